@@ -1,0 +1,1 @@
+"""CPU twins, compiled by numba on first use."""

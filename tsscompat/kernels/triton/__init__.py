@@ -1,0 +1,1 @@
+"""CUDA twins, compiled by Triton on first use."""
