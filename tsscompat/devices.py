@@ -1,0 +1,92 @@
+"""Where an index lives: the default device, FAISS's GPU numbers, virtual GPUs, memory.
+
+A new or read index goes to `default_device()`: what `set_default_device` said, else the environment's TSSCOMPAT_DEVICE, else CUDA where
+there is one, else the CPU. With TSSCOMPAT_VIRTUAL_GPUS=n, n devices backed by the CPU stand in for GPUs, so that code which places
+indexes on GPUs runs where there is none.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from tsscompat.errors import FaissError, OutOfDeviceMemory, check
+
+CPU = torch.device("cpu")
+_default: torch.device | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A torch device, and the GPU number that FAISS's names know it by (-1: the CPU)."""
+
+    device: torch.device
+    gpu: int = -1
+
+
+def virtual_gpus() -> int:
+    """How many CPU-backed devices stand in for GPUs."""
+    text = os.environ.get("TSSCOMPAT_VIRTUAL_GPUS", "0") or "0"
+    check(text.isdigit(), "TSSCOMPAT_VIRTUAL_GPUS must be a count, got {!r}", text)
+    return int(text)
+
+
+def gpu_count() -> int:
+    """How many GPUs an index can be placed on, virtual ones included."""
+    return virtual_gpus() or (torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def gpu(number: int) -> Placement:
+    """The placement that FAISS calls GPU `number`."""
+    check(0 <= number < gpu_count(), "no GPU {}: there are {}", number, gpu_count())
+    return Placement(CPU if virtual_gpus() else torch.device("cuda", number), number)
+
+
+def place(where: torch.device | str | int | Placement) -> Placement:
+    """A placement from a torch device, its name, or a GPU number."""
+    if isinstance(where, Placement):
+        return where
+    if isinstance(where, int) and not isinstance(where, bool):
+        return gpu(where)
+    try:
+        device = torch.device(where)
+    except RuntimeError as e:
+        raise FaissError(f"unknown device {where!r}: {e}") from None
+    if device.type == "cuda":
+        number = device.index if device.index is not None else (0 if virtual_gpus() else torch.cuda.current_device())
+        return gpu(number)
+    return Placement(device)
+
+
+def set_default_device(where: torch.device | str | int | None) -> None:
+    """New and read indexes go to this device; None restores the rule in this module's docstring."""
+    global _default
+    _default = None if where is None else place(where).device
+
+
+def default_device() -> torch.device:
+    """Where a new index goes."""
+    global _default
+    if _default is None:
+        asked = os.environ.get("TSSCOMPAT_DEVICE")
+        if asked:
+            _default = place(asked).device
+        else:
+            _default = torch.device("cuda", 0) if torch.cuda.is_available() and not virtual_gpus() else CPU
+    return _default
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be allocated on a device, or None where nobody can tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return None
+
+
+def require_memory(n_bytes: int, device: torch.device, what: str) -> None:
+    """Raise before anything is moved when `what` cannot fit on the device."""
+    free = free_memory(device)
+    if free is not None and n_bytes > free:
+        raise OutOfDeviceMemory(f"{what} needs {n_bytes / 2**20:.0f} MiB on {device}, {free / 2**20:.0f} MiB are free there")

@@ -1,0 +1,257 @@
+"""Declared state: FAISS's attributes, their defaults, and FAISS's checks on assignment.
+
+A declaration is a class attribute. An instance keeps its values in its own `__dict__` under the same names, so reading costs what any
+Python attribute costs; only assignment is checked. A name that is not declared is an AttributeError, as with FAISS's own classes;
+names that begin with an underscore are free for internal state and never reach a file.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+
+from tsscompat.devices import CPU, Placement, default_device, place
+
+S = TypeVar("S", bound="Stated")
+
+
+class Declared:
+    """One declared attribute: `make` gives a fresh default, `convert` checks what is assigned."""
+
+    def __init__(self, make: Callable[[], Any], convert: Callable[[Any, str], Any], doc: str = "", walk: bool = False) -> None:
+        self.make, self.convert, self.walk, self.__doc__ = make, convert, walk, doc
+        self.name = "?"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, obj: Any, owner: type | None = None) -> Any:
+        if obj is None:
+            return self
+        raise AttributeError(f"{type(obj).__name__}.{self.name} was read before {type(obj).__name__}.__init__ ran")
+
+
+def _whole(low: int, high: int) -> Callable[[Any, str], int]:
+    def convert(value: Any, name: str) -> int:
+        try:
+            number = operator.index(value)
+        except TypeError:
+            raise TypeError(f"{name} must be a whole number, got {value!r}") from None
+        if not low <= number < high:
+            raise OverflowError(f"{name} must be at least {low} and below {high}, got {number}")
+        return number
+
+    return convert
+
+
+def _number(value: Any, name: str) -> float:
+    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    return float(value)
+
+
+def _truth(value: Any, name: str) -> bool:
+    if isinstance(value, (str, bytes, float)) or value is None:
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def _string(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {value!r}")
+    return value
+
+
+def size_t(default: int = 0, doc: str = "") -> Any:
+    """An unsigned 64-bit count."""
+    return Declared(lambda: default, _whole(0, 1 << 64), doc)
+
+
+def integer(default: int = 0, doc: str = "") -> Any:
+    """A C int."""
+    return Declared(lambda: default, _whole(-(1 << 31), 1 << 31), doc)
+
+
+def int64(default: int = 0, doc: str = "") -> Any:
+    """A 64-bit integer, such as an id."""
+    return Declared(lambda: default, _whole(-(1 << 63), 1 << 63), doc)
+
+
+def real(default: float = 0.0, doc: str = "") -> Any:
+    """A float or double."""
+    return Declared(lambda: default, _number, doc)
+
+
+def boolean(default: bool = False, doc: str = "") -> Any:
+    """A bool (FAISS also takes 0 and 1)."""
+    return Declared(lambda: default, _truth, doc)
+
+
+def text(default: str = "", doc: str = "") -> Any:
+    """A std::string."""
+    return Declared(lambda: default, _string, doc)
+
+
+def enum(kind: Callable[[int], Any] = int, default: int = 0, doc: str = "") -> Any:
+    """A C enum: a whole number, in FAISS and here."""
+    return Declared(lambda: default, _whole(-(1 << 31), 1 << 31), doc)
+
+
+def child(make: Callable[[], Any] | None = None, doc: str = "") -> Any:
+    """Another object, or None: a pointer, or a struct when `make` builds its default."""
+    return Declared(make or (lambda: None), lambda value, name: value, doc, walk=True)
+
+
+def vector(make: Callable[[], Any], doc: str = "") -> Any:
+    """A std::vector: a fresh stand-in for each instance; assigning copies the content into it."""
+
+    def convert(value: Any, name: str) -> Any:
+        if type(value) is made:
+            return value
+        fresh = make()
+        fresh.assign(value)
+        return fresh
+
+    made = type(make())
+    return Declared(make, convert, doc, walk=True)
+
+
+def anything(default: Any = None, doc: str = "") -> Any:
+    """A value that FAISS does not check either (a callback, a Python object)."""
+    return Declared(lambda: default, lambda value, name: value, doc)
+
+
+class Stated:
+    """An object whose state is declared; it can be copied, moved between devices and walked."""
+
+    _declared: dict[str, Declared] = {}
+    _caches: tuple[str, ...] = ()
+
+    # FAISS's Python objects have these two; ownership is Python's here.
+    thisown = anything(True)
+    referenced_objects = anything(None)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._declared = {}
+        for base in reversed(cls.__mro__):
+            cls._declared.update({name: value for name, value in vars(base).items() if isinstance(value, Declared)})
+        cls._caches = tuple({name for base in cls.__mro__ for name in vars(base).get("_caches", ())})
+
+    def __init__(self) -> None:
+        values = self.__dict__
+        for name, declared in self._declared.items():
+            values[name] = declared.make()
+        for name in self._caches:
+            values[name] = None
+        values["_device"] = default_device()
+        values["_gpu"] = -1
+        del values["referenced_objects"]  # hasattr() must be False until something is referenced, as with FAISS
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        declared = self._declared.get(name)
+        if declared is not None:
+            self.__dict__[name] = declared.convert(value, name)
+        elif name[0] == "_":
+            self.__dict__[name] = value
+        elif isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)
+        else:
+            raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    @property
+    def this(self) -> Stated:
+        """FAISS's handle on the C++ object: here the object itself."""
+        return self
+
+    def own(self, *owned: bool) -> bool:
+        """Ownership in SWIG's sense; Python owns everything here."""
+        if owned:
+            self.thisown = owned[0]
+        return bool(self.thisown)
+
+    def disown(self) -> None:
+        self.thisown = False
+
+    def acquire(self) -> None:
+        self.thisown = True
+
+    # -- devices -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where this object's tensors live."""
+        device: torch.device = self.__dict__["_device"]
+        return device
+
+    def _children(self) -> Iterator[Any]:
+        """The declared objects and vectors that this one holds."""
+        for name, declared in self._declared.items():
+            if declared.walk:
+                value = self.__dict__.get(name)
+                if value is not None:
+                    yield value
+
+    def _drop_caches(self) -> None:
+        for name in self._caches:
+            self.__dict__[name] = None
+
+    def _move(self, where: Placement) -> None:
+        """Move this object and all that it holds."""
+        self._drop_caches()
+        for held in self._children():
+            move = getattr(held, "_move", None)
+            if move is not None:
+                move(where)
+        self.__dict__["_device"] = where.device
+        self.__dict__["_gpu"] = where.gpu
+
+    def to(self: S, where: torch.device | str | int | Placement) -> S:
+        """Move to a device, with everything held; returns self."""
+        self._move(place(where))
+        return self
+
+    def cuda(self: S, number: int = 0) -> S:
+        """Move to a GPU."""
+        return self.to(number)
+
+    def cpu(self: S) -> S:
+        """Move to the CPU."""
+        return self.to(Placement(CPU))
+
+    # -- copies ------------------------------------------------------------------------------------------------------------------
+
+    def _held_state(self) -> dict[str, Any]:
+        return {name: (None if name in self._caches else value) for name, value in self.__dict__.items()}
+
+    def __deepcopy__(self: S, memo: dict[int, Any]) -> S:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        for name, value in self._held_state().items():
+            twin.__dict__[name] = value if isinstance(value, torch.device) else copy.deepcopy(value, memo)
+        return twin
+
+    def __copy__(self: S) -> S:
+        return copy.deepcopy(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self._held_state()
+        state["_device"] = str(state["_device"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        wanted = torch.device(state["_device"])
+        self.__dict__["_device"] = wanted
+
+    def __repr__(self) -> str:
+        shown = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name in self._declared and isinstance(value, (int, float, str)) and name != "thisown"
+        }
+        return f"<{type(self).__name__} {' '.join(f'{k}={v}' for k, v in list(shown.items())[:6])}>"

@@ -1,0 +1,57 @@
+"""FAISS's module-level constants."""
+
+from __future__ import annotations
+
+from tsscompat.errors import check
+
+# The metrics of kernels/metrics.py, under FAISS's names.
+METRIC_INNER_PRODUCT = 0
+METRIC_L2 = 1
+METRIC_L1 = 2
+METRIC_Linf = 3
+METRIC_Lp = 4
+METRIC_Canberra = 20
+METRIC_BrayCurtis = 21
+METRIC_JensenShannon = 22
+METRIC_Jaccard = 23
+METRIC_NaNEuclidean = 24
+METRIC_GOWER = 25
+METRICS = (0, 1, 2, 3, 4, 20, 21, 22, 23, 24, 25)
+
+MetricType = int
+
+# NumericType of add_ex and friends.
+Float32 = 0
+Float16 = 1
+UInt8 = 2
+Int8 = 3
+NumericType = int
+
+
+def is_similarity_metric(metric_type: int) -> bool:
+    """Whether larger is better."""
+    return metric_type in (METRIC_INNER_PRODUCT, METRIC_Jaccard)
+
+
+def metric_type_from_int(x: int) -> int:
+    """The metric of that number; a RuntimeError where there is none."""
+    check(x in METRICS, "invalid metric type {}", x)
+    return x
+
+
+def metric_type_count() -> int:
+    """How many metrics there are."""
+    return len(METRICS)
+
+
+__all__ = [name for name in dict(globals()) if name.startswith("METRIC_")] + [
+    "Float16",
+    "Float32",
+    "Int8",
+    "MetricType",
+    "NumericType",
+    "UInt8",
+    "is_similarity_metric",
+    "metric_type_count",
+    "metric_type_from_int",
+]

@@ -1,0 +1,80 @@
+"""FAISS's C signatures (`add_c(n, swig_ptr(x))` and so on), for ported code that hands addresses on.
+
+Each takes what swig_ptr gave, makes arrays of it and calls the Python method.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from tsscompat.faiss_compat.vectors import swig_ptr
+
+
+def behind(pointer: Any, *shape: int) -> Tensor:
+    """The array behind a pointer, in a shape."""
+    n = 1
+    for s in shape:
+        n *= int(s)
+    return swig_ptr(pointer).take(n).view(*[int(s) for s in shape])
+
+
+class PointerMethods:
+    """The `_c` twins of Index's methods."""
+
+    d: int
+
+    def train_c(self: Any, n: int, x: Any) -> None:
+        self.train(behind(x, n, self.d))
+
+    def add_c(self: Any, n: int, x: Any) -> None:
+        self.add(behind(x, n, self.d))
+
+    def add_with_ids_c(self: Any, n: int, x: Any, xids: Any) -> None:
+        self.add_with_ids(behind(x, n, self.d), behind(xids, n))
+
+    def search_c(self: Any, n: int, x: Any, k: int, distances: Any, labels: Any, params: Any = None) -> None:
+        self.search(behind(x, n, self.d), k, params=params, D=behind(distances, n, k), I=behind(labels, n, k))
+
+    def assign_c(self: Any, n: int, x: Any, labels: Any, k: int = 1) -> None:
+        self.assign(behind(x, n, self.d), k, labels=behind(labels, n, k))
+
+    def range_search_c(self: Any, n: int, x: Any, radius: float, result: Any, params: Any = None) -> None:
+        result.fill(*self.range_search(behind(x, n, self.d), radius, params=params))
+
+    def reconstruct_c(self: Any, key: int, recons: Any) -> None:
+        self.reconstruct(key, behind(recons, self.d))
+
+    def reconstruct_batch_c(self: Any, n: int, keys: Any, recons: Any) -> None:
+        self.reconstruct_batch(behind(keys, n), behind(recons, n, self.d))
+
+    def reconstruct_n_c(self: Any, i0: int, ni: int, recons: Any) -> None:
+        self.reconstruct_n(i0, ni, behind(recons, ni, self.d))
+
+    def search_and_reconstruct_c(
+        self: Any, n: int, x: Any, k: int, distances: Any, labels: Any, recons: Any, params: Any = None
+    ) -> None:
+        self.search_and_reconstruct(
+            behind(x, n, self.d),
+            k,
+            params=params,
+            D=behind(distances, n, k),
+            I=behind(labels, n, k),
+            R=behind(recons, n, k, self.d),
+        )
+
+    def remove_ids_c(self: Any, sel: Any) -> int:
+        return int(self.remove_ids(sel))
+
+    def update_vectors_c(self: Any, nv: int, idx: Any, v: Any) -> None:
+        self.update_vectors(behind(idx, nv), behind(v, nv, self.d))
+
+    def sa_encode_c(self: Any, n: int, x: Any, codes: Any) -> None:
+        self.sa_encode(behind(x, n, self.d), behind(codes, n, self.sa_code_size()))
+
+    def sa_decode_c(self: Any, n: int, codes: Any, x: Any) -> None:
+        self.sa_decode(behind(codes, n, self.sa_code_size()), behind(x, n, self.d))
+
+    def add_sa_codes_c(self: Any, n: int, codes: Any, xids: Any = None) -> None:
+        self.add_sa_codes(behind(codes, n, self.sa_code_size()), None if xids is None else behind(xids, n))

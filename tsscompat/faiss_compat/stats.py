@@ -1,0 +1,130 @@
+"""The counters that FAISS keeps in global variables, and `cvar`, through which Python sees them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tsscompat.faiss_compat.attributes import Stated, real, size_t
+
+
+class Stats(Stated):
+    """Counters that can be set back to zero and added up."""
+
+    def reset(self) -> None:
+        """Set every counter to zero."""
+        for name in self._declared:
+            if name not in ("thisown", "referenced_objects"):
+                setattr(self, name, 0)
+
+    def add(self, other: Stats) -> None:
+        """Add another's counts to these."""
+        for name in self._declared:
+            if name not in ("thisown", "referenced_objects"):
+                self.__dict__[name] += other.__dict__[name]
+
+
+class IndexIVFStats(Stats):
+    """What IVF searches did since the last reset."""
+
+    nq = size_t(0, "queries run")
+    nlist = size_t(0, "inverted lists scanned")
+    ndis = size_t(0, "distances computed")
+    nheap_updates = size_t(0, "times a result entered a heap")
+    quantization_time = real(0.0, "milliseconds in coarse quantization")
+    search_time = real(0.0, "milliseconds in scanning")
+
+
+class IndexIVFPQStats(Stats):
+    """What IVFPQ searches did since the last reset."""
+
+    nrefine = size_t(0, "refines (IVFPQR)")
+    n_hamming_pass = size_t(0, "codes that passed the polysemous filter")
+    search_cycles = size_t(0)
+    refine_cycles = size_t(0)
+
+
+class IndexPQStats(Stats):
+    """What PQ searches did since the last reset."""
+
+    nq = size_t(0)
+    ncode = size_t(0)
+    n_hamming_pass = size_t(0)
+
+
+class HNSWStats(Stats):
+    """What HNSW searches did since the last reset."""
+
+    n1 = size_t(0, "searches")
+    n2 = size_t(0, "searches whose candidate list ran empty")
+    ndis = size_t(0, "distances computed")
+    nhops = size_t(0, "nodes expanded")
+
+
+class IndexBinaryHashStats(Stats):
+    """What binary hash searches did since the last reset."""
+
+    nq = size_t(0)
+    n0 = size_t(0)
+    nlist = size_t(0)
+    ndis = size_t(0)
+
+
+class IndexFastScanStats(Stats):
+    """Cycle counters of fast-scan searches."""
+
+    t0 = size_t(0)
+    t1 = size_t(0)
+    t2 = size_t(0)
+    t3 = size_t(0)
+
+
+class PanoramaStats(Stats):
+    """Dimensions scanned by Panorama searches."""
+
+    total_dims_scanned = size_t(0)
+    total_dims = size_t(0)
+    ratio_dims_scanned = real(0.0)
+
+
+class _GlobalVariables:
+    """FAISS's global variables; assigning to a name that FAISS does not have is an AttributeError."""
+
+    def __init__(self) -> None:
+        known: dict[str, Any] = {
+            "indexIVF_stats": IndexIVFStats(),
+            "indexIVFPQ_stats": IndexIVFPQStats(),
+            "indexPQ_stats": IndexPQStats(),
+            "hnsw_stats": HNSWStats(),
+            "indexBinaryHash_stats": IndexBinaryHashStats(),
+            "FastScan_stats": IndexFastScanStats(),
+            "indexPanorama_stats": PanoramaStats(),
+            # Where FAISS switches from loops to BLAS, and the sizes of its blocks: accepted, and used where our kernels have such a switch.
+            "distance_compute_blas_threshold": 20,
+            "distance_compute_blas_query_bs": 4096,
+            "distance_compute_blas_database_bs": 1024,
+            "distance_compute_min_k_reservoir": 100,
+            "precomputed_table_max_bytes": 1 << 31,
+            "index_ivfpq_add_core_o_bs": 32768,
+            "index_factory_verbose": 0,
+            "index_read_warn_on_null_invlists": True,
+            "multi_index_quantizer_search_bs": 32768,
+            "product_quantizer_compute_codes_bs": 256 * 1024,
+            "index2layer_sa_encode_bs": 32768,
+            "rowwise_minmax_sa_encode_bs": 16384,
+            "rowwise_minmax_sa_decode_bs": 16384,
+            "visited_table_hashset_threshold": 10000000,
+            "hamming_batch_size": 65536,
+            "bucket_sort_verbose": 0,
+            "check_compatible_for_merge_expensive_check": True,
+        }
+        self.__dict__.update(known)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__dict__:
+            raise AttributeError(f"FAISS has no global variable {name!r}")
+        self.__dict__[name] = value
+
+
+cvar = _GlobalVariables()
+
+__all__ = ["HNSWStats", "IndexBinaryHashStats", "IndexFastScanStats", "IndexIVFPQStats", "IndexIVFStats", "IndexPQStats", "PanoramaStats", "cvar"]
