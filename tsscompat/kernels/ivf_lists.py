@@ -1,0 +1,80 @@
+"""Inverted lists as one arena: every list is a contiguous run of rows, with some room to grow behind it.
+
+`Ragged` is how everything that reads lists sees them; `append` is how entries get in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.kernels.accelerate import accelerated
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """List `l` is rows offsets[l] : offsets[l] + sizes[l] of `codes` and `ids`; other rows mean nothing."""
+
+    codes: Tensor  # (rows, code_size) uint8
+    ids: Tensor  # (rows,) int64
+    offsets: Tensor  # (nlist,) int64
+    sizes: Tensor  # (nlist,) int64
+    # Whatever a twin keeps with these very tensors, so that it need not be made again for each search.
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def nlist(self) -> int:
+        return self.offsets.shape[0]
+
+
+def runs(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """The positions starts[i] : starts[i] + lengths[i] for every i in turn, and the i of each."""
+    which = torch.repeat_interleave(lengths)  # (total,)
+    before = torch.cumsum(lengths, 0) - lengths
+    return (starts - before)[which] + torch.arange(which.shape[0], device=starts.device), which
+
+
+def ranks(groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
+    """How many earlier items share an item's group, and the size of every group."""
+    order = torch.argsort(groups, stable=True)
+    counts = torch.bincount(groups, minlength=n_groups)
+    first = torch.cumsum(counts, 0) - counts
+    rank = torch.empty_like(groups)
+    rank[order] = torch.arange(groups.shape[0], device=groups.device) - first[groups[order]]
+    return rank, counts
+
+
+@accelerated
+def append(
+    codes: Tensor,
+    ids: Tensor,
+    offsets: Tensor,
+    sizes: Tensor,
+    rooms: Tensor,
+    used: Tensor,
+    list_nos: Tensor,
+    new_codes: Tensor,
+    new_ids: Tensor,
+    places: Tensor,
+) -> int:
+    """Add entries in order to their lists, in place; says how many were dealt with before room ran out.
+
+    `rooms` is what each list can hold, `used` (one item) where the arena's unused tail begins; `places` receives each entry's position in
+    its list, -1 for an entry of list -1, which is left out. (A twin may move a full list to the tail; the definition stops there.)
+    """
+    kept = (list_nos >= 0).nonzero().squeeze(1)
+    where = list_nos[kept]
+    rank, counts = ranks(where, offsets.shape[0])
+    if bool((sizes + counts > rooms).any()):
+        return 0
+    place = sizes[where] + rank
+    rows = offsets[where] + place
+    codes[rows] = new_codes[kept]
+    ids[rows] = new_ids[kept]
+    sizes += counts
+    places.fill_(-1)
+    places[kept] = place
+    return int(list_nos.shape[0])
