@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from tsscompat.errors import ArgumentError, expect
 
@@ -45,7 +46,7 @@ def from_numpy(x: np.ndarray[Any, Any]) -> Tensor:
 
 def _foreign(x: Any) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """A tensor of a __dlpack__ object, and what gives such an object back."""
-    tensor = torch.from_dlpack(x)
+    tensor = from_dlpack(x)
     namespace = getattr(x, "__array_namespace__", None)
     if namespace is None:
         return tensor, lambda t: t
@@ -87,7 +88,12 @@ class Batch:
         """An answer in the caller's kind, in the caller's array when one was given."""
         if out is None:
             return self._back(answer)
-        expect(tuple(out.shape) == tuple(answer.shape), "expected an output array of shape {}, got {}", tuple(answer.shape), tuple(out.shape))
+        expect(
+            tuple(out.shape) == tuple(answer.shape),
+            "expected an output array of shape {}, got {}",
+            tuple(answer.shape),
+            tuple(out.shape),
+        )
         if isinstance(out, Tensor):
             out.copy_(answer)
         else:

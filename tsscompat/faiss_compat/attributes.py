@@ -49,7 +49,7 @@ def _whole(low: int, high: int) -> Callable[[Any, str], int]:
 
 
 def _number(value: Any, name: str) -> float:
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__float__") and not hasattr(value, "__index__"):
+    if isinstance(value, (str, bytes)) or (not hasattr(value, "__float__") and not hasattr(value, "__index__")):
         raise TypeError(f"{name} must be a number, got {value!r}")
     return float(value)
 

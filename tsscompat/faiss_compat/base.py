@@ -7,13 +7,14 @@ FaissError, as FAISS's base class throws.
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import Array, Batch, as_tensor, ids as ids_in, matrix, rows
+from tsscompat.arrays import Array, Batch, as_tensor, matrix, rows
+from tsscompat.arrays import ids as ids_in
 from tsscompat.errors import FaissError, check, expect
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer, real
@@ -147,7 +148,9 @@ class Index(PointerMethods, Stated):
         n0, ni = int(n0), int(ni)
         if ni == -1:
             ni = self.ntotal - n0
-        check(ni == 0 or (ni > 0 and 0 <= n0 and n0 + ni <= self.ntotal), "no vectors {} to {} among {}", n0, n0 + ni, self.ntotal)
+        check(
+            ni == 0 or (ni > 0 and n0 >= 0 and n0 + ni <= self.ntotal), "no vectors {} to {} among {}", n0, n0 + ni, self.ntotal
+        )
         return self._one_out(self._reconstruct_n(n0, ni), x)
 
     def remove_ids(self, x: Array | IDSelector) -> int:
@@ -160,7 +163,9 @@ class Index(PointerMethods, Stated):
     def update_vectors(self, keys: Array, x: Array) -> None:
         """Replace the vectors that have some ids."""
         n = keys.shape[0]
-        expect(tuple(keys.shape) == (n,) and tuple(x.shape) == (n, self.d), "expected ids ({},) and vectors ({}, {})", n, n, self.d)
+        expect(
+            tuple(keys.shape) == (n,) and tuple(x.shape) == (n, self.d), "expected ids ({},) and vectors ({}, {})", n, n, self.d
+        )
         self._update_vectors(ids_in(keys, n, self.device), rows(x, self.d, self.device).tensor)
 
     def reset(self) -> None:
@@ -180,7 +185,11 @@ class Index(PointerMethods, Stated):
         """Reorder the vectors: the i-th becomes the one that was at perm[i]."""
         expect(tuple(perm.shape) == (self.ntotal,), "expected a permutation of {}, got shape {}", self.ntotal, tuple(perm.shape))
         order = as_tensor(perm, torch.int64, self.device)[0]
-        check(bool((order.sort().values == torch.arange(self.ntotal, device=order.device)).all()), "not a permutation of 0..{}", self.ntotal - 1)
+        check(
+            bool((order.sort().values == torch.arange(self.ntotal, device=order.device)).all()),
+            "not a permutation of 0..{}",
+            self.ntotal - 1,
+        )
         self._permute_entries(order)
 
     def sa_code_size(self) -> int:
@@ -227,7 +236,9 @@ class Index(PointerMethods, Stated):
 
     def _codes_in(self, codes: Array) -> Batch:
         size = self._sa_code_size()
-        expect(len(codes.shape) == 2 and codes.shape[1] == size, "expected codes of shape (n, {}), got {}", size, tuple(codes.shape))
+        expect(
+            len(codes.shape) == 2 and codes.shape[1] == size, "expected codes of shape (n, {}), got {}", size, tuple(codes.shape)
+        )
         if str(codes.dtype).rpartition(".")[2] != "uint8":
             raise TypeError(f"expected uint8 codes, got {codes.dtype}")
         return Batch(*as_tensor(codes, torch.uint8, self.device))
@@ -320,7 +331,12 @@ def check_keys(keys: Tensor, ntotal: int) -> Tensor:
     """`keys`, all within [0, ntotal)."""
     if keys.numel():
         low, high = torch.aminmax(keys)
-        check(0 <= int(low) and int(high) < ntotal, "no vector with id {}: there are {}", int(low) if int(low) < 0 else int(high), ntotal)
+        check(
+            int(low) >= 0 and int(high) < ntotal,
+            "no vector with id {}: there are {}",
+            int(low) if int(low) < 0 else int(high),
+            ntotal,
+        )
     return keys
 
 

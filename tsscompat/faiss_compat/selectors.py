@@ -115,7 +115,9 @@ class IDSelectorBitmap(IDSelector):
         bits = self._bits.to(ids.device)
         byte = ids >> 3
         inside = (ids >= 0) & (byte < min(self.n, bits.shape[0]))
-        return inside & ((bits[torch.where(inside, byte, 0)].to(torch.int64) >> (ids & 7)) & 1).bool() if bits.shape[0] else inside
+        return (
+            inside & ((bits[torch.where(inside, byte, 0)].to(torch.int64) >> (ids & 7)) & 1).bool() if bits.shape[0] else inside
+        )
 
 
 class IDSelectorBitmapView(IDSelectorBitmap):

@@ -127,4 +127,13 @@ class _GlobalVariables:
 
 cvar = _GlobalVariables()
 
-__all__ = ["HNSWStats", "IndexBinaryHashStats", "IndexFastScanStats", "IndexIVFPQStats", "IndexIVFStats", "IndexPQStats", "PanoramaStats", "cvar"]
+__all__ = [
+    "HNSWStats",
+    "IndexBinaryHashStats",
+    "IndexFastScanStats",
+    "IndexIVFPQStats",
+    "IndexIVFStats",
+    "IndexPQStats",
+    "PanoramaStats",
+    "cvar",
+]

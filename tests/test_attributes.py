@@ -1,0 +1,113 @@
+"""Declared state: what assignment accepts, and how objects are copied and moved."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import faiss
+import numpy as np
+import pytest
+import torch
+
+import tsscompat
+from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, real, size_t, text, vector
+from tsscompat.faiss_compat.vectors import Float32Vector
+
+
+class Inner(Stated):
+    data = vector(Float32Vector)
+
+
+class Outer(Stated):
+    _caches = ("_table",)
+    count = size_t(3)
+    level = integer(-1)
+    ratio = real(0.5)
+    on = boolean(True)
+    name = text("x")
+    inner = child(Inner)
+    other = child(None)
+    data = vector(Float32Vector)
+
+
+def test_defaults_are_fresh_for_each_object():
+    a, b = Outer(), Outer()
+    assert (a.count, a.level, a.ratio, a.on, a.name, a.other) == (3, -1, 0.5, True, "x", None)
+    a.data.push_back(1.0)
+    a.inner.data.push_back(2.0)
+    assert b.data.size() == 0 and b.inner.data.size() == 0
+
+
+@pytest.mark.parametrize(
+    "name, value, error",
+    [
+        ("count", 1.5, TypeError),
+        ("count", "3", TypeError),
+        ("count", -1, OverflowError),
+        ("count", 1 << 64, OverflowError),
+        ("level", 1 << 31, OverflowError),
+        ("level", None, TypeError),
+        ("ratio", "much", TypeError),
+        ("on", None, TypeError),
+        ("name", 3, TypeError),
+        ("cuont", 3, AttributeError),
+    ],
+)
+def test_assignment_is_checked(name, value, error):
+    thing = Outer()
+    with pytest.raises(error):
+        setattr(thing, name, value)
+
+
+def test_faiss_raises_the_same_types():
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(4), 4, 2)
+    for name, value, error in [("nprobe", 1.5, TypeError), ("nprobe", -1, OverflowError), ("nporbe", 1, AttributeError)]:
+        with pytest.raises(error):
+            setattr(index, name, value)
+
+
+def test_numpy_numbers_are_numbers():
+    thing = Outer()
+    thing.count, thing.ratio = np.int64(7), np.float32(0.25)
+    assert thing.count == 7 and type(thing.count) is int and thing.ratio == 0.25
+
+
+def test_assigning_to_a_vector_copies():
+    thing, source = Outer(), np.arange(3, dtype=np.float32)
+    thing.data = source
+    source[0] = 9
+    assert list(thing.data) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_copies_share_nothing_and_drop_caches(duplicate):
+    thing = Outer()
+    thing.inner.data.push_back(1.0)
+    thing._table = torch.zeros(3)
+    twin = duplicate(thing)
+    twin.inner.data.push_back(2.0)
+    assert thing.inner.data.size() == 1 and twin.inner.data.size() == 2
+    assert twin._table is None and thing._table is not None
+
+
+def test_a_shared_child_stays_shared_in_a_copy():
+    thing = Outer()
+    thing.other = thing.inner
+    twin = copy.deepcopy(thing)
+    assert twin.other is twin.inner and twin.inner is not thing.inner
+
+
+def test_moving_moves_everything(monkeypatch):
+    monkeypatch.setenv("TSSCOMPAT_VIRTUAL_GPUS", "2")
+    index = tsscompat.Index(4)
+    assert index.to("cuda:1").getDevice() == 1
+    assert index.cuda(0).getDevice() == 0
+    assert index.cpu().getDevice() == -1
+    with pytest.raises(RuntimeError, match="no GPU 2"):
+        index.to(2)
+
+
+def test_unknown_device_is_refused():
+    with pytest.raises(RuntimeError, match="unknown device"):
+        tsscompat.Index(4).to("quantum")

@@ -1,0 +1,103 @@
+"""std::vector stand-ins against FAISS's own."""
+
+from __future__ import annotations
+
+import faiss
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tsscompat
+from tsscompat.faiss_compat.vectors import Pointer, Vector
+
+NAMES = {
+    "Float32Vector": np.float32,
+    "Float64Vector": np.float64,
+    "Int8Vector": np.int8,
+    "Int16Vector": np.int16,
+    "Int32Vector": np.int32,
+    "Int64Vector": np.int64,
+    "UInt8Vector": np.uint8,
+    "UInt16Vector": np.uint16,
+    "UInt32Vector": np.uint32,
+    "UInt64Vector": np.uint64,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_arrays_go_in_and_out(name):
+    array = np.arange(5).astype(NAMES[name])
+    for module in (tsscompat, faiss):
+        vector = getattr(module, name)()
+        module.copy_array_to_vector(array, vector)
+        back = module.vector_to_array(vector)
+        assert back.dtype == array.dtype and (back == array).all()
+        assert vector.size() == 5 and vector.at(3) == 3
+        vector.push_back(7)
+        assert vector.size() == 6 and vector.at(5) == 7
+        vector.resize(2)
+        assert module.vector_to_array(vector).tolist() == [0, 1]
+        vector.clear()
+        assert vector.size() == 0
+
+
+def test_wrong_dtype_is_refused():
+    with pytest.raises(AssertionError):
+        tsscompat.copy_array_to_vector(np.zeros(3), tsscompat.Float32Vector())
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 50), max_size=40))
+def test_appending_keeps_content_and_little_slack(pieces):
+    vector, expected = tsscompat.Int64Vector(), []
+    for i, n in enumerate(pieces):
+        vector.append(torch.full((n,), i))
+        expected += [i] * n
+    assert list(vector) == expected
+    assert vector._buffer.shape[0] <= max(1.3 * len(expected) + 1, len(expected))
+
+
+def test_a_pointer_is_a_view():
+    array = np.arange(6, dtype=np.float32)
+    pointer = tsscompat.swig_ptr(array)
+    assert isinstance(pointer, Pointer)
+    view = tsscompat.rev_swig_ptr(pointer, 4)
+    view[0] = 9
+    assert array[0] == 9
+    assert tsscompat.rev_swig_ptr(pointer + 2, 2).tolist() == [2, 3]
+    with pytest.raises(RuntimeError, match="wants 7"):
+        tsscompat.rev_swig_ptr(pointer, 7)
+
+
+def test_swig_ptr_refuses_what_faiss_refuses():
+    for module in (tsscompat, faiss):
+        with pytest.raises(ValueError):
+            module.swig_ptr(np.zeros((4, 4), dtype=np.float32)[:, ::2])
+        with pytest.raises(ValueError):
+            module.swig_ptr(np.zeros(3, dtype=np.complex64))
+
+
+def test_memcpy_between_vectors():
+    a, b = tsscompat.Float32Vector(), tsscompat.Float32Vector()
+    tsscompat.copy_array_to_vector(np.arange(4, dtype=np.float32), a)
+    b.resize(4)
+    tsscompat.memcpy(b.data(), a.data(), 16)
+    assert list(b) == list(a)
+
+
+def test_objects_in_a_vector():
+    from tsscompat.faiss_compat.vectors import ObjectVector
+
+    chain = ObjectVector()
+    chain.push_back("a")
+    chain.push_back("b")
+    assert (chain.size(), chain.at(1), list(chain)) == (2, "b", ["a", "b"])
+    with pytest.raises(IndexError):
+        chain.at(2)
+
+
+def test_every_vector_type_is_a_vector():
+    for name in NAMES:
+        assert issubclass(getattr(tsscompat, name), Vector)
