@@ -1,0 +1,465 @@
+"""IndexIVF: what all indexes made of inverted lists share.
+
+A subclass says how vectors become codes (`_encode_vectors`, `_decode_vectors`, `_train_encoder`) and, where decoding and comparing is not
+the best way to score them, how its codes are scored (`_list_codec`).
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms import ragged
+from tsscompat.algorithms.ivf import Decoded, ListCodec, Options, combined, limits_of, rows_allowed
+from tsscompat.algorithms.random import rand_perm
+from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.attributes import Declared, Stated, boolean, child, integer, size_t
+from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
+from tsscompat.faiss_compat.direct_map import DirectMap
+from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
+from tsscompat.faiss_compat.flat import IndexFlatL2
+from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
+from tsscompat.faiss_compat.ivf_methods import IVFMethods
+from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
+from tsscompat.faiss_compat.pointers import behind
+from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
+from tsscompat.faiss_compat.stats import cvar
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.metrics import is_similarity
+
+# Vectors are encoded in blocks of this many, as FAISS does, so that residuals of a large batch never exist at once.
+_ADD_BLOCK = 65536
+
+
+class Char(str):
+    """A C char as FAISS's Python gives it: a string of one character, which here counts as its number too."""
+
+    def __index__(self) -> int:
+        return ord(self)
+
+    __int__ = __index__
+
+
+def _character(value: Any, name: str) -> Char:
+    if isinstance(value, str):
+        if len(value) != 1:
+            raise TypeError(f"{name} must be one character or a number, got {value!r}")
+        return Char(value)
+    if isinstance(value, float):
+        raise TypeError(f"{name} must be one character or a number, got {value!r}")
+    return Char(chr(int(value)))
+
+
+class Level1Quantizer(Stated):
+    """The coarse quantizer: what maps vectors to lists."""
+
+    quantizer = child(None, "the index of the lists' centroids")
+    nlist = size_t(0, "number of lists")
+    quantizer_trains_alone = Declared(lambda: Char("\0"), _character, "0: k-means with the quantizer; 1: it trains itself; 2: k-means, then add")
+    own_fields = boolean(False)
+    cp = child(ClusteringParameters, "of the k-means")
+    clustering_index = child(None, "the index that k-means assigns with")
+
+    def __init__(self, quantizer: Index | None = None, nlist: int = 0) -> None:
+        super().__init__()
+        self.quantizer, self.nlist = quantizer, nlist
+        if quantizer is not None:
+            self.cp.niter = 10
+
+    def train_q1(self, n: int, x: Any, verbose: bool, metric_type: int) -> None:
+        """Train the coarse quantizer (C signature)."""
+        self._train_q1(behind(x, n, self._coarse().d), verbose, metric_type)
+
+    def _coarse(self) -> Any:
+        check(self.quantizer is not None, "IVF quantizer must not be null")
+        return self.quantizer
+
+    def _train_q1(self, x: Tensor, verbose: bool, metric_type: int) -> None:
+        """Make the quantizer hold nlist centroids, unless it does."""
+        quantizer, how = self._coarse(), int(self.quantizer_trains_alone)
+        if quantizer.is_trained and quantizer.ntotal == self.nlist:
+            if verbose:
+                print("IVF quantizer does not need training.")
+            return
+        if verbose:
+            print(f"Training level-1 quantizer on {x.shape[0]} vectors in {quantizer.d}D")
+        if how == 1:
+            quantizer.verbose = verbose
+            quantizer._train(x)
+            check(quantizer.ntotal == self.nlist, "nlist {} not consistent with the quantizer's {} entries", self.nlist, quantizer.ntotal)
+            return
+        clustering = Clustering(quantizer.d, self.nlist, self.cp)
+        if how == 0:
+            quantizer._reset()
+            clustering.train(x, quantizer if self.clustering_index is None else self.clustering_index)
+            if self.clustering_index is not None:
+                quantizer._add(clustering.centroids.tensor.view(-1, quantizer.d), None)
+            quantizer.is_trained = True
+            return
+        spherical = metric_type == METRIC_INNER_PRODUCT and self.cp.spherical
+        check(metric_type == METRIC_L2 or spherical, "k-means on a flat index suits L2, or inner product with spherical centroids")
+        clustering.train(x, IndexFlatL2(quantizer.d).to(self.device) if self.clustering_index is None else self.clustering_index)
+        centroids = clustering.centroids.tensor.view(-1, quantizer.d)
+        if not quantizer.is_trained:
+            quantizer._train(centroids)
+        quantizer._add(centroids, None)
+
+    def coarse_code_size(self) -> int:
+        """Bytes that a list number takes in a standalone code."""
+        return (max(self.nlist - 1, 0).bit_length() + 7) // 8
+
+    def _listno_codes(self, list_nos: Tensor) -> Tensor:
+        """List numbers as little-endian bytes (n, coarse_code_size); 0 for list -1."""
+        shifts = 8 * torch.arange(self.coarse_code_size(), device=list_nos.device)
+        return ((list_nos.clamp(min=0)[:, None] >> shifts) & 255).to(torch.uint8)
+
+    def _listnos(self, codes: Tensor) -> Tensor:
+        """The list numbers at the start of standalone codes."""
+        width = self.coarse_code_size()
+        shifts = 8 * torch.arange(width, device=codes.device)
+        list_nos = (codes[:, :width].to(torch.int64) << shifts).sum(1)
+        check(bool((list_nos < self.nlist).all()), "a code names a list beyond the {} there are", self.nlist)
+        return list_nos
+
+
+class IndexIVFInterface(Level1Quantizer):
+    """A coarse quantizer, and how many of its lists a search visits."""
+
+    nprobe = size_t(1, "lists visited for each query")
+    max_codes = size_t(0, "codes visited for each query at most (0: no limit)")
+
+
+def _milliseconds() -> float:
+    return time.perf_counter() * 1000.0
+
+
+class IndexIVF(IVFMethods, Index, IndexIVFInterface):
+    """Vectors in lists by their nearest centroid; a search visits the lists of the centroids nearest to the query."""
+
+    PARALLEL_MODE_NO_HEAP_INIT = 1024
+
+    invlists = child(None, "the lists")
+    own_invlists = boolean(False)
+    code_size = size_t(0, "bytes in a code")
+    parallel_mode = integer(0, "how FAISS divides the work among threads (0 to 3); 1024 is added to keep the heaps that are given")
+    direct_map = child(DirectMap, "from ids to entries")
+    by_residual = boolean(True, "codes are of the difference to the centroid")
+
+    _caches = ("_codec", "_center_table")
+
+    def __init__(
+        self, quantizer: Index | None = None, d: int = 0, nlist: int = 0, code_size: int = 0, metric: int = METRIC_L2, own_invlists: bool = True
+    ) -> None:
+        super().__init__(d, metric)
+        if quantizer is None:
+            return
+        check(d == quantizer.d, "the quantizer has dimension {}, the index {}", quantizer.d, d)
+        self.quantizer, self.nlist, self.code_size = quantizer, nlist, code_size
+        self.cp.niter = 10
+        self.invlists = ArrayInvertedLists(nlist, code_size) if own_invlists else None
+        self.own_invlists = own_invlists
+        self.is_trained = quantizer.is_trained and quantizer.ntotal == nlist
+        # Centroids are spherical by default where the metric is the inner product.
+        self.cp.spherical = metric == METRIC_INNER_PRODUCT
+
+    # -- what a kind of code says ---------------------------------------------------------------------------------------------------
+
+    def _train_encoder(self, x: Tensor, assign: Tensor | None) -> None:
+        """Learn to encode from residuals and their lists, or from vectors."""
+
+    def _train_encoder_num_vectors(self) -> int:
+        """How many vectors the encoder wants at most (0: any number)."""
+        return 0
+
+    def _encode_vectors(self, x: Tensor, list_nos: Tensor) -> Tensor:
+        """Codes (n, code_size) of vectors that go to lists."""
+        self._refuse("encode_vectors")
+
+    def _decode_vectors(self, codes: Tensor, list_nos: Tensor) -> Tensor:
+        """Vectors of codes in lists."""
+        self._refuse("decode_vectors")
+
+    def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
+        """How the codes in the lists are scored."""
+        return Decoded(self._decode_vectors, self.d, self.metric_type, self.metric_arg)
+
+    # -- helpers --------------------------------------------------------------------------------------------------------------------
+
+    def _lists(self) -> InvertedLists:
+        lists = self.invlists
+        check(lists is not None, "IVF index has no inverted lists")
+        return lists  # type: ignore[no-any-return]
+
+    def _residuals(self, x: Tensor, list_nos: Tensor) -> Tensor:
+        """Differences to the centroids; zero for list -1."""
+        known = list_nos.clamp(min=0)
+        return torch.where((list_nos >= 0)[:, None], x - self._coarse()._reconstruct(known), 0.0)
+
+    def _centers(self) -> Tensor:
+        """All centroids, (nlist, d)."""
+        quantizer = self._coarse()
+        codes = getattr(quantizer, "codes", None)
+        stamp = (id(quantizer), quantizer.ntotal, codes.tensor.data_ptr() if codes is not None else 0)
+        if self._center_table is None or self._center_table[0] != stamp:
+            self._center_table = (stamp, quantizer._reconstruct_n(0, quantizer.ntotal).contiguous())
+        centers: Tensor = self._center_table[1]
+        return centers
+
+    def _ivf_params(self, params: SearchParameters | None) -> SearchParametersIVF | None:
+        check(params is None or isinstance(params, SearchParametersIVF), "IndexIVF params have incorrect type: {}", type(params).__name__)
+        return params  # type: ignore[return-value]
+
+    def _probes(self, params: SearchParametersIVF | None) -> int:
+        nprobe = min(self.nlist, self.nprobe if params is None else params.nprobe)
+        check(nprobe > 0, "nprobe must be positive")
+        return int(nprobe)
+
+    def _nearest_lists(self, x: Tensor, params: SearchParametersIVF | None) -> tuple[Tensor, Tensor]:
+        """Distances and numbers of the lists to probe."""
+        coarse, keys = self._coarse()._search(x, self._probes(params), None if params is None else params.quantizer_params)
+        return coarse, keys
+
+    def _options(self, lists: Ragged, keys: Tensor, k: int, params: SearchParametersIVF | None, pairs: bool) -> Options:
+        """What the parameters restrict a scan to."""
+        if params is None:
+            return Options(None, limits_of(lists, keys, None, self.max_codes, False) if self.max_codes else None, pairs)
+        sel: Any = params.sel
+        sorted_range = isinstance(sel, IDSelectorRange) and sel.assume_sorted
+        check(sel is None or sorted_range or not pairs, "selector and store_pairs cannot be combined")
+        allowed = None if sel is None else rows_allowed(lists, keys, sel._mask)
+        budget, whole = params.max_codes, params.ensure_topk_full
+        limits = limits_of(lists, keys, allowed, max(budget, k) if whole else budget, whole) if budget else None
+        return Options(allowed, limits, pairs)
+
+    # -- training and adding ----------------------------------------------------------------------------------------------------------
+
+    def _train(self, x: Tensor) -> None:
+        self._train_q1(x, self.verbose, self.metric_type)
+        wanted = self._train_encoder_num_vectors()
+        if 0 < wanted < x.shape[0]:
+            x = x[rand_perm(x.shape[0], 1234)[:wanted].to(x.device, torch.int64)]
+        if self.by_residual:
+            list_nos = self._coarse()._assign(x, 1).reshape(-1)
+            self._train_encoder(x - self._coarse()._reconstruct(list_nos), list_nos)
+        else:
+            self._train_encoder(x, None)
+        self.is_trained = True
+
+    def _add(self, x: Tensor, ids: Tensor | None) -> None:
+        self._lists()
+        self._add_core(x, ids, self._coarse()._assign(x, 1).reshape(-1))
+
+    def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
+        self._add(x, ids)
+
+    def _add_core(self, x: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
+        """Add vectors to given lists; those of list -1 are counted but kept nowhere."""
+        check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)
+        self.direct_map.check_can_add(ids)
+        n = x.shape[0]
+        if n <= _ADD_BLOCK:
+            codes = self._encode_vectors(x, list_nos)
+        else:
+            codes = torch.empty(n, self.code_size, dtype=torch.uint8, device=x.device)
+            for i in range(0, n, _ADD_BLOCK):
+                codes[i : i + _ADD_BLOCK] = self._encode_vectors(x[i : i + _ADD_BLOCK], list_nos[i : i + _ADD_BLOCK])
+        self._add_codes(codes, ids, list_nos)
+
+    def _add_codes(self, codes: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
+        n = codes.shape[0]
+        names = torch.arange(self.ntotal, self.ntotal + n, device=codes.device) if ids is None else ids
+        places = self._lists()._append(list_nos, codes, names)
+        self.direct_map._added(names, list_nos, places)
+        self.ntotal += n
+
+    def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
+        self.direct_map.check_can_add(ids)
+        self._add_codes(codes[:, self.coarse_code_size() :].contiguous(), ids, self._listnos(codes))
+
+    # -- searching --------------------------------------------------------------------------------------------------------------------
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        given = self._ivf_params(params)
+        started = _milliseconds()
+        coarse, keys = self._nearest_lists(x, given)
+        cvar.indexIVF_stats.quantization_time += _milliseconds() - started
+        answer = self._search_preassigned(x, k, keys, coarse, given, False)
+        cvar.indexIVF_stats.search_time += _milliseconds() - started
+        return answer
+
+    def _search_preassigned(
+        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, params: SearchParametersIVF | None, pairs: bool
+    ) -> tuple[Tensor, Tensor]:
+        """The k best in given lists."""
+        check(self.is_trained, "IVF index is not trained")
+        lists = self._lists()._ragged()
+        mode = self.parallel_mode & ~self.PARALLEL_MODE_NO_HEAP_INIT
+        check(0 <= mode <= 3, "parallel_mode {} not supported", mode)
+        limited = self.max_codes if params is None else params.max_codes or params.ensure_topk_full
+        check(not limited or mode in (0, 3), "max_codes supported only for parallel_mode = 0 or 3")
+        codec = self._list_codec(params)
+        distances, labels, counts = codec.top(x, keys, coarse, lists, k, self._options(lists, keys, k, params, pairs))
+        self._count(x.shape[0], counts)
+        return distances, labels
+
+    @staticmethod
+    def _count(nq: int, counts: tuple[int, int, int]) -> None:
+        # Straight into the object's state: four checked assignments would cost more than a small search.
+        stats = cvar.indexIVF_stats.__dict__
+        stats["nq"] += nq
+        stats["nlist"] += counts[0]
+        stats["ndis"] += counts[1]
+        stats["nheap_updates"] += counts[2]
+
+    def _search_given(self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, D: Tensor | None, I: Tensor | None) -> tuple[Tensor, Tensor]:
+        """search_preassigned for the caller's lists; with PARALLEL_MODE_NO_HEAP_INIT it goes on with the heaps in D and I."""
+        check(keys.numel() == 0 or int(keys.max()) < self.nlist, "Invalid key: there are {} lists", self.nlist)
+        found = self._search_preassigned(x, k, keys, coarse, None, False)
+        if not self.parallel_mode & self.PARALLEL_MODE_NO_HEAP_INIT or D is None or I is None:
+            return found
+        distances, labels = combined((D, I), found, is_similarity(self.metric_type))
+        # Worst first: a heap as FAISS's, which the caller may go on filling.
+        return distances.flip(1), labels.flip(1)
+
+    def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        given = self._ivf_params(params)
+        check(self.is_trained, "IVF index is not trained")
+        started = _milliseconds()
+        coarse, keys = self._nearest_lists(x, given)
+        scanning = _milliseconds()
+        answer = self._range_search_preassigned(x, radius, keys, coarse, given)
+        cvar.indexIVF_stats.quantization_time += scanning - started
+        cvar.indexIVF_stats.search_time += _milliseconds() - scanning
+        return answer
+
+    def _range_search_preassigned(
+        self, x: Tensor, radius: float, keys: Tensor, coarse: Tensor, params: SearchParametersIVF | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """All within a radius in given lists (FAISS heeds no max_codes here)."""
+        check(self.is_trained, "IVF index is not trained")
+        lists, codec = self._lists()._ragged(), self._list_codec(params)
+        sel: Any = None if params is None else params.sel
+        allowed = None if sel is None else rows_allowed(lists, keys, sel._mask)
+        patience = 0 if params is None else params.max_empty_result_buckets
+        check(patience == 0 or self.parallel_mode == 0, "max_empty_result_buckets supported only for parallel_mode = 0")
+        if patience:
+            keys = self._until_barren(x, radius, keys, coarse, codec, lists, allowed, patience)
+        lims, distances, labels, counts = codec.within(x, keys, coarse, lists, radius, Options(allowed))
+        self._count(x.shape[0], (counts[0], counts[1], 0))
+        return lims, distances, labels
+
+    def _until_barren(
+        self, x: Tensor, radius: float, keys: Tensor, coarse: Tensor, codec: ListCodec, lists: Ragged, allowed: Tensor | None, patience: int
+    ) -> Tensor:
+        """`keys` with -1 from where a query has seen `patience` lists in a row without a result."""
+        kept = keys.clone()
+        misses = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
+        for p in range(keys.shape[1]):
+            kept[:, p] = torch.where(misses < patience, keys[:, p], -1)
+            column = (kept[:, p : p + 1].contiguous(), coarse[:, p : p + 1].contiguous())
+            hits = codec.within(x, *column, lists, radius, Options(allowed))[0].diff()
+            misses = torch.where((hits > 0) & (misses < patience), 0, misses + 1)
+        return kept
+
+    def _found_entries(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """A search for entries: distances, ids, and of those found (a bool for each result) the rows and lists."""
+        given = self._ivf_params(params)
+        coarse, keys = self._nearest_lists(x, given)
+        distances, places = self._search_preassigned(x, k, keys, coarse, given, True)
+        found = places >= 0
+        list_nos = places[found] >> 32
+        lists = self._lists()._ragged()
+        rows = lists.offsets[list_nos] + (places[found] & 0xFFFFFFFF)
+        labels = places.clone()
+        labels[found] = lists.ids[rows]
+        return distances, labels, found, rows, list_nos
+
+    def _search_and_reconstruct(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        distances, labels, found, rows, list_nos = self._found_entries(x, k, params)
+        vectors = torch.full((*labels.shape, self.d), float("nan"), device=x.device)
+        vectors[found] = self._decode_rows(rows, list_nos)
+        return distances, labels, vectors
+
+    def _search_and_return_codes(self, x: Tensor, k: int, with_listno: bool, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        distances, labels, found, rows, list_nos = self._found_entries(x, k, params)
+        codes = self._lists()._ragged().codes[rows]
+        if with_listno:
+            codes = torch.cat([self._listno_codes(list_nos), codes], 1)
+        table = torch.full((*labels.shape, codes.shape[1]), 255, dtype=torch.uint8, device=x.device)
+        table[found] = codes
+        return distances, labels, table
+
+    # -- vectors by id, codes ---------------------------------------------------------------------------------------------------------
+
+    def _decode_rows(self, rows: Tensor, list_nos: Tensor) -> Tensor:
+        """Vectors of rows of the arena, which belong to these lists."""
+        return self._decode_vectors(self._lists()._ragged().codes[rows], list_nos)
+
+    def _reconstruct(self, keys: Tensor) -> Tensor:
+        places = self.direct_map._get(keys)
+        return self._decode_rows(self._lists()._rows(places >> 32, places & 0xFFFFFFFF), places >> 32)
+
+    def _reconstruct_n(self, n0: int, ni: int) -> Tensor:
+        lists = self._lists()._ragged()
+        rows, list_nos = ragged.live(lists)
+        ids = lists.ids[rows]
+        wanted = (ids >= n0) & (ids < n0 + ni)
+        vectors = torch.zeros(ni, self.d, device=self.device)
+        vectors[ids[wanted] - n0] = self._decode_rows(rows[wanted], list_nos[wanted])
+        return vectors
+
+    def _sa_code_size(self) -> int:
+        return int(self.code_size) + self.coarse_code_size()
+
+    def _sa_encode(self, x: Tensor) -> Tensor:
+        list_nos = self._coarse()._assign(x, 1).reshape(-1)
+        codes = torch.cat([self._listno_codes(list_nos), self._encode_vectors(x, list_nos)], 1)
+        return torch.where((list_nos >= 0)[:, None], codes, 0)
+
+    def _sa_decode(self, codes: Tensor) -> Tensor:
+        return self._decode_vectors(codes[:, self.coarse_code_size() :].contiguous(), self._listnos(codes))
+
+    # -- changing what is held --------------------------------------------------------------------------------------------------------
+
+    def _reset(self) -> None:
+        self.direct_map.clear()
+        self._lists().reset()
+        self.ntotal = 0
+
+    def _remove(self, sel: IDSelector) -> int:
+        n: int = self.direct_map.remove_ids(sel, self._lists())
+        self.ntotal -= n
+        return n
+
+    def _update_vectors(self, keys: Tensor, x: Tensor) -> None:
+        if self.direct_map.type == DirectMap.Hashtable:
+            check(self._remove(IDSelectorArray(keys)) == keys.shape[0], "did not find all entries to remove")
+            self._add(x, keys)
+            return
+        check(self.direct_map.type == DirectMap.Array, "vectors can be updated with a direct map only")
+        list_nos = self._coarse()._assign(x, 1).reshape(-1)
+        self.direct_map.update_codes(self._lists(), keys.shape[0], keys, list_nos, self._encode_vectors(x, list_nos))
+
+    def _check_compatible_for_merge(self, other: Index) -> None:
+        if not isinstance(other, IndexIVF) or type(other) is not type(self):
+            raise FaissError(f"can only merge indexes of the same type, got {type(other).__name__}")
+        check(other.d == self.d, "the indexes differ in dimension: {} and {}", self.d, other.d)
+        check(other.nlist == self.nlist, "the indexes differ in number of lists: {} and {}", self.nlist, other.nlist)
+        check(self._coarse().ntotal == other._coarse().ntotal, "the coarse quantizers differ in size")
+        check(other.code_size == self.code_size, "the indexes differ in code size")
+        check(self.direct_map.no() and other.direct_map.no(), "merge direct_map not implemented")
+        if cvar.check_compatible_for_merge_expensive_check and self.quantizer is not other.quantizer:
+            mine, others = self._centers(), other._centers().to(self.device)
+            check(bool((mine == others).all()), "coarse quantizers should be the same")
+
+    def _merge_from(self, other: Any, add_id: int) -> None:
+        self._lists().merge_from(other._lists(), add_id)
+        self.ntotal += other.ntotal
+        other.ntotal = 0
+
+
+__all__ = ["IndexIVF", "IndexIVFInterface", "Level1Quantizer"]

@@ -1,0 +1,299 @@
+"""IndexIVFPQ and IndexIVFPQR: lists of product codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms import product
+from tsscompat.algorithms.ivf import ListCodec, Polysemous, Product, term_sums
+from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.attributes import boolean, child, integer, real, size_t, vector
+from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
+from tsscompat.faiss_compat.ivf import IndexIVF
+from tsscompat.faiss_compat.params import IVFPQSearchParameters, SearchParametersIVF
+from tsscompat.faiss_compat.pointers import behind
+from tsscompat.faiss_compat.quantizers import PolysemousTraining, ProductQuantizer
+from tsscompat.faiss_compat.selectors import IDSelector
+from tsscompat.faiss_compat.stats import cvar
+from tsscompat.faiss_compat.vectors import AlignedTableFloat32, UInt8Vector
+from tsscompat.kernels.ivf_terms import list_scores, product_terms
+from tsscompat.kernels.select import select
+
+# How many centroids the mean that IVFPQ's sums are taken around is made from.
+_SHIFT_SAMPLE = 4096
+
+
+class IndexIVFPQ(IndexIVF):
+    """Lists of product codes, of residuals (`by_residual`) or of the vectors.
+
+    FAISS's precomputed table (M * 256 floats for each list) is not kept: the part of a distance that it serves is kept as one float for
+    each stored vector instead (`algorithms.ivf.term_sums`), so `use_precomputed_table` says only where the distance to the centroid comes
+    from: 1 and 2, from the coarse search; 0 and -1, computed anew.
+    """
+
+    pq = child(ProductQuantizer, "makes the codes")
+    do_polysemous_training = boolean(False, "order the centroids so that Hamming distances mean something")
+    polysemous_training = child(None, "its settings; None: the usual ones")
+    scan_table_threshold = size_t(0, "accepted as FAISS does, which does not use it either")
+    polysemous_ht = integer(0, "score only codes within this Hamming distance of the query's (0: all)")
+    use_precomputed_table = integer(0, "-1: never; 0: decide when training; 1, 2: use the coarse search's distances")
+
+    _caches = ("_terms", "_shift_of")
+
+    ScannerMode_Precomputed, ScannerMode_OnTheFly = range(2)
+
+    def __init__(
+        self,
+        quantizer: Index | None = None,
+        d: int = 0,
+        nlist: int = 0,
+        M: int = 0,
+        nbits_per_idx: int = 8,
+        metric: int = METRIC_L2,
+        own_invlists: bool = True,
+    ) -> None:
+        super().__init__(quantizer, d, nlist, 0, metric, own_invlists)
+        if quantizer is None:
+            return
+        self.pq = ProductQuantizer(d, M, nbits_per_idx)
+        self.code_size = self.pq.code_size
+        if self.invlists is not None:
+            self.invlists.code_size = self.code_size
+        self.is_trained = False
+
+    # -- the code ---------------------------------------------------------------------------------------------------------------------
+
+    def _centroids(self) -> Tensor:
+        pq = self.pq
+        centroids: Tensor = pq.centroids.tensor.view(pq.M, pq.ksub, pq.dsub)
+        return centroids
+
+    def _train_encoder(self, x: Tensor, assign: Tensor | None) -> None:
+        self.pq._train(x)
+        if self.do_polysemous_training:
+            training = self.polysemous_training or PolysemousTraining()
+            training.optimize_pq_for_hamming(self.pq, x.shape[0], x)
+        if self.by_residual:
+            self.precompute_table()
+
+    def _train_encoder_num_vectors(self) -> int:
+        return int(self.pq.cp.max_points_per_centroid * self.pq.ksub)
+
+    def _encode_vectors(self, x: Tensor, list_nos: Tensor) -> Tensor:
+        wanted = self._residuals(x, list_nos) if self.by_residual else x
+        return product.encode(wanted, self._centroids(), self.pq.nbits)
+
+    def _decode_vectors(self, codes: Tensor, list_nos: Tensor) -> Tensor:
+        vectors = product.decode(codes, self._centroids(), self.pq.nbits)
+        return vectors + self._coarse()._reconstruct(list_nos) if self.by_residual else vectors
+
+    # -- scoring ----------------------------------------------------------------------------------------------------------------------
+
+    def precompute_table(self) -> None:
+        """Decide, as FAISS does, where distances to centroids come from."""
+        if self.use_precomputed_table != 0 or self._coarse().metric_type != METRIC_L2 or not self.by_residual:
+            return
+        coarse_pq = getattr(self._coarse(), "pq", None)
+        if coarse_pq is not None and self.pq.M % coarse_pq.M == 0:
+            self.use_precomputed_table = 2
+        elif 4 * self.pq.M * self.pq.ksub * self._coarse().ntotal <= cvar.precomputed_table_max_bytes:
+            self.use_precomputed_table = 1
+
+    @property
+    def precomputed_table(self) -> AlignedTableFloat32:
+        """FAISS's table of |r|^2 + 2 <c, r> for each list and centroid, made when asked for."""
+        if self.use_precomputed_table != 1:
+            return AlignedTableFloat32()
+        parts, centers = self._centroids(), self._centers().view(-1, self.pq.M, self.pq.dsub)
+        return AlignedTableFloat32(2 * torch.einsum("lmj,mcj->lmc", centers, parts) + parts.square().sum(2))
+
+    def _shift(self) -> Tensor:
+        """A mean of the centroids."""
+        if self._shift_of is None:
+            n = self._coarse().ntotal
+            sample = torch.linspace(0, n - 1, min(n, _SHIFT_SAMPLE), dtype=torch.float64, device=self.device).to(torch.int64)
+            self._shift_of = self._coarse()._reconstruct(sample).mean(0)
+        shift: Tensor = self._shift_of
+        return shift
+
+    def _row_terms(self) -> Tensor:
+        """What each stored code adds to distances, kept until lists, centroids or the coarse quantizer change."""
+        lists, centroids, quantizer = self._lists()._ragged(), self.pq.centroids.tensor, self._coarse()
+        moves, changes = self._lists()._stamp()
+        stamp = (id(self.invlists), moves, id(quantizer), quantizer.ntotal, centroids.data_ptr(), centroids._version, self.pq.nbits)
+        kept = self._terms
+        if kept is not None and kept[0] == stamp:
+            if kept[1] != changes:
+                # Entries were added where their lists are: only theirs are missing.
+                grown = (lists.sizes > kept[2]).nonzero().squeeze(1)
+                centers = quantizer._reconstruct(grown) - self._shift()
+                where = (lists.offsets[grown] + kept[2][grown], lists.sizes[grown] - kept[2][grown])
+                product_terms(lists.codes, self._centroids(), self.pq.nbits, centers, *where, kept[3])
+                self._terms = (stamp, changes, lists.sizes.clone(), kept[3])
+        else:
+            self._shift_of = None
+            terms = term_sums(lists, self._centroids(), self.pq.nbits, quantizer._reconstruct, self._shift())
+            self._terms = (stamp, changes, lists.sizes.clone(), terms)
+        terms = self._terms[3]
+        return terms
+
+    def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
+        check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "unsupported metric type {}", self.metric_type)
+        similar = self.metric_type == METRIC_INNER_PRODUCT
+        centroids, centers = self._centroids(), self._centers
+
+        def zero(x: Tensor, keys: Tensor, coarse: Tensor) -> Tensor:
+            return torch.zeros(keys.shape, device=x.device)
+
+        def given(x: Tensor, keys: Tensor, coarse: Tensor) -> Tensor:
+            return coarse
+
+        def computed(x: Tensor, keys: Tensor, coarse: Tensor) -> Tensor:
+            return list_scores(x, centers(), keys, self.metric_type)
+
+        if not self.by_residual or similar:
+            codec = Product(
+                lambda x: product.tables(x, centroids, self.metric_type), computed if self.by_residual else zero, None, self.pq.nbits, similar
+            )
+        else:
+            terms, shift = self._row_terms(), self._shift()
+            codec = Product(
+                lambda x: product.tables(x - shift, centroids, METRIC_INNER_PRODUCT).mul_(-2),
+                given if self.use_precomputed_table > 0 else computed,
+                terms,
+                self.pq.nbits,
+                False,
+            )
+        threshold = params.polysemous_ht if isinstance(params, IVFPQSearchParameters) else self.polysemous_ht
+        return Polysemous(codec, self._signatures, threshold) if threshold > 0 else codec
+
+    def _signatures(self, x: Tensor, keys: Tensor) -> Tensor:
+        """The code that each query would have in each list that it probes."""
+        asked = x[:, None].expand(-1, keys.shape[1], -1).reshape(-1, self.d)
+        return self._encode_vectors(asked, keys.reshape(-1))
+
+    # -- FAISS's C signatures -----------------------------------------------------------------------------------------------------------
+
+    def encode(self, key: int, x: Any, code: Any) -> None:
+        encoded = self._encode_vectors(behind(x, 1, self.d), torch.tensor([key], device=self.device))
+        behind(code, 1, self.code_size).copy_(encoded)
+
+    def encode_multiple(self, n: int, keys: Any, x: Any, xcodes: Any, compute_keys: bool = False) -> None:
+        vectors, list_nos = behind(x, n, self.d), behind(keys, n)
+        if compute_keys:
+            list_nos.copy_(self._coarse()._assign(vectors, 1).reshape(-1))
+        behind(xcodes, n, self.code_size).copy_(self._encode_vectors(vectors, list_nos))
+
+    def decode_multiple(self, n: int, keys: Any, xcodes: Any, x: Any) -> None:
+        behind(x, n, self.d).copy_(self._decode_vectors(behind(xcodes, n, self.code_size), behind(keys, n)))
+
+    def find_duplicates(self, dup_ids: Any, lims: Any) -> int:
+        """Write groups of ids that share list and code: group i is dup_ids[lims[i] : lims[i + 1]]; returns how many there are."""
+        sizes, codes, ids = self._lists()._dump()
+        list_nos = torch.repeat_interleave(sizes)
+        # FAISS goes through the lists, and through a list's codes from the largest byte string down.
+        keys = torch.cat([list_nos[:, None], 255 - codes.to(torch.int64)], 1)
+        _, group, counts = torch.unique(keys, dim=0, return_inverse=True, return_counts=True)
+        repeated = counts > 1
+        members = repeated[group]
+        order = torch.argsort(group[members], stable=True)
+        n_groups, n_members = int(repeated.sum()), int(members.sum())
+        behind(dup_ids, n_members).copy_(ids[members][order])
+        behind(lims, n_groups + 1).copy_(torch.cat([counts.new_zeros(1), torch.cumsum(counts[repeated], 0)]))
+        return n_groups
+
+
+class IndexIVFPQR(IndexIVFPQ):
+    """IVFPQ whose results are ranked again with a second product code, of what the first one leaves over."""
+
+    refine_pq = child(ProductQuantizer, "makes the second codes")
+    refine_codes = vector(UInt8Vector, "the second code of each id")
+    k_factor = real(1.0, "candidates for each result")
+
+    def __init__(
+        self,
+        quantizer: Index | None = None,
+        d: int = 0,
+        nlist: int = 0,
+        M: int = 0,
+        nbits_per_idx: int = 8,
+        M_refine: int = 0,
+        nbits_per_idx_refine: int = 8,
+        own_invlists: bool = True,
+    ) -> None:
+        super().__init__(quantizer, d, nlist, M, nbits_per_idx, METRIC_L2, own_invlists)
+        if quantizer is not None:
+            self.refine_pq = ProductQuantizer(d, M_refine, nbits_per_idx_refine)
+            self.k_factor = 4.0
+        self.refine_pq.cp.max_points_per_centroid = 1000
+
+    def _refine_centroids(self) -> Tensor:
+        pq = self.refine_pq
+        centroids: Tensor = pq.centroids.tensor.view(pq.M, pq.ksub, pq.dsub)
+        return centroids
+
+    def _left_over(self, residuals: Tensor) -> Tensor:
+        """What the first code misses of residuals."""
+        codes = product.encode(residuals, self._centroids(), self.pq.nbits)
+        return residuals - product.decode(codes, self._centroids(), self.pq.nbits)
+
+    def _train_encoder(self, x: Tensor, assign: Tensor | None) -> None:
+        super()._train_encoder(x, assign)
+        self.refine_pq.cp.verbose = self.verbose
+        self.refine_pq._train(self._left_over(x))
+
+    def _train_encoder_num_vectors(self) -> int:
+        return max(super()._train_encoder_num_vectors(), int(self.refine_pq.cp.max_points_per_centroid * self.refine_pq.ksub))
+
+    def _add_core(self, x: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
+        residuals = self._residuals(x, list_nos) if self.by_residual else x
+        left = torch.where((list_nos >= 0)[:, None], self._left_over(residuals), 0.0)
+        super()._add_core(x, ids, list_nos)
+        self.refine_codes.append(product.encode(left, self._refine_centroids(), self.refine_pq.nbits))
+
+    def _reset(self) -> None:
+        super()._reset()
+        self.refine_codes.clear()
+
+    def _second(self, ids: Tensor) -> Tensor:
+        """What the second codes of ids stand for."""
+        check(bool(((ids >= 0) & (ids < self.ntotal)).all()), "IndexIVFPQR needs ids from 0 to ntotal - 1")
+        codes = self.refine_codes.tensor.view(-1, self.refine_pq.code_size)[ids]
+        return product.decode(codes, self._refine_centroids(), self.refine_pq.nbits)
+
+    def _search_preassigned(
+        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, params: SearchParametersIVF | None, pairs: bool
+    ) -> tuple[Tensor, Tensor]:
+        wanted = int(k * self.k_factor)
+        check(wanted >= 1, "k_factor {} leaves no candidates for k = {}", self.k_factor, k)
+        _, places = super()._search_preassigned(x, wanted, keys, coarse, params, True)
+        found = places >= 0
+        query = torch.arange(x.shape[0], device=x.device)[:, None].expand(places.shape)[found]
+        list_nos = places[found] >> 32
+        lists = self._lists()._ragged()
+        rows = lists.offsets[list_nos] + (places[found] & 0xFFFFFFFF)
+        distances = torch.full(places.shape, float("inf"), device=x.device)
+        distances[found] = (x[query] - self._decode_rows(rows, list_nos)).square().sum(1)
+        labels = places if pairs else torch.where(found, 0, -1)
+        if not pairs:
+            labels[found] = lists.ids[rows]
+        cvar.indexIVFPQ_stats.nrefine += int(rows.shape[0])
+        return select(distances, labels, k, False)
+
+    def _decode_rows(self, rows: Tensor, list_nos: Tensor) -> Tensor:
+        return super()._decode_rows(rows, list_nos) + self._second(self._lists()._ragged().ids[rows])
+
+    def _merge_from(self, other: Any, add_id: int) -> None:
+        super()._merge_from(other, add_id)
+        self.refine_codes.append(other.refine_codes.tensor)
+        other.refine_codes.clear()
+
+    def _remove(self, sel: IDSelector) -> int:
+        raise FaissError("remove_ids is not implemented for IndexIVFPQR")
+
+
+__all__ = ["IndexIVFPQ", "IndexIVFPQR"]

@@ -1,0 +1,67 @@
+"""Compiled twin of kernels/ivf_terms.py."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsscompat.kernels.metrics import INNER_PRODUCT
+from tsscompat.kernels.numba.ivf_tables import bit_sums, byte_sums
+from tsscompat.kernels.numba.jit import jit
+from tsscompat.kernels.threads import run_blocks
+
+F = np.float32
+
+
+@jit
+def _terms(codes, centroids, nbits, centers, offsets, sizes, terms, first, last):  # type: ignore[no-untyped-def]
+    m, ksub, dsub = centroids.shape
+    table = np.empty(m * ksub, np.float32)
+    for l in range(first, last):
+        # A table for each list: what each centroid contributes in each part.
+        for part in range(m):
+            for c in range(ksub):
+                s = F(0)
+                for j in range(dsub):
+                    v = centroids[part, c, j]
+                    s += v * (v + F(2) * centers[l, part * dsub + j])
+                table[part * ksub + c] = s
+        a, b = offsets[l], offsets[l] + sizes[l]
+        if nbits == 8:
+            byte_sums(table, codes, a, b, terms[a:b])
+        else:
+            bit_sums(table, codes, m, nbits, a, b, terms[a:b])
+
+
+def product_terms(codes: Tensor, centroids: Tensor, nbits: int, centers: Tensor, offsets: Tensor, sizes: Tensor, terms: Tensor) -> None:
+    m, ksub, _ = centroids.shape
+    if int(sizes.sum()) * 8 < offsets.shape[0] * ksub:
+        # Lists so short that their tables would cost more than decoding.
+        return NotImplemented  # type: ignore[return-value]
+    given = (codes.numpy(), centroids.contiguous().numpy(), nbits, centers.contiguous().numpy(), offsets.numpy(), sizes.numpy(), terms.numpy())
+    run_blocks(lambda a, b: _terms(*given, a, b), offsets.shape[0], 8)
+
+
+@jit
+def _scores(x, centers, keys, ip, out, first, last):  # type: ignore[no-untyped-def]
+    for q in range(first, last):
+        for p in range(keys.shape[1]):
+            s = F(0)
+            if keys[q, p] >= 0:
+                c = centers[keys[q, p]]
+                if ip:
+                    for j in range(x.shape[1]):
+                        s += x[q, j] * c[j]
+                else:
+                    for j in range(x.shape[1]):
+                        t = x[q, j] - c[j]
+                        s += t * t
+            out[q, p] = s
+
+
+def list_scores(x: Tensor, centers: Tensor, keys: Tensor, metric: int) -> Tensor:
+    out = np.empty(tuple(keys.shape), np.float32)
+    given = (x.numpy(), centers.numpy(), keys.numpy(), metric == INNER_PRODUCT, out)
+    run_blocks(lambda a, b: _scores(*given, a, b), keys.shape[0], max(1, 1_000_000 // max(1, keys.shape[1] * x.shape[1])))
+    return torch.from_numpy(out)
