@@ -1,7 +1,10 @@
 """FAISS's names: classes that hold state, and functions. Computation is in algorithms/ and kernels/."""
 
 from tsscompat.faiss_compat.base import *
+from tsscompat.faiss_compat.codes import *
+from tsscompat.faiss_compat.computers import *
 from tsscompat.faiss_compat.enums import *
+from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *

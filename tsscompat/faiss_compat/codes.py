@@ -1,0 +1,174 @@
+"""IndexFlatCodes: vectors held as codes of a fixed size, one after the other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.errors import check
+from tsscompat.faiss_compat import enums
+from tsscompat.faiss_compat.attributes import size_t, vector
+from tsscompat.faiss_compat.base import Index, check_keys
+from tsscompat.faiss_compat.params import SearchParameters, selector_of
+from tsscompat.faiss_compat.selectors import IDSelector
+from tsscompat.faiss_compat.vectors import UInt8Vector
+from tsscompat.kernels import flat
+from tsscompat.kernels.metrics import is_similarity
+from tsscompat.kernels.select import merge, padded
+
+# Codes are decoded in blocks of about this many floats.
+_BLOCK = 1 << 22
+
+
+def allowed_rows(params: SearchParameters | None, n: int, device: torch.device) -> Tensor | None:
+    """Which of n numbered rows a search considers; None: all."""
+    selector = selector_of(params)
+    return None if selector is None else selector._mask(torch.arange(n, device=device))
+
+
+class IndexFlatCodes(Index):
+    """Codes in the order in which they were added; a subclass says how vectors become codes and back."""
+
+    code_size = size_t(0, "bytes of a code")
+    codes = vector(UInt8Vector, "the codes, ntotal * code_size bytes")
+
+    def __init__(self, code_size: int = 0, d: int = 0, metric: int = enums.METRIC_L2) -> None:
+        super().__init__(d, metric)
+        self.code_size = code_size
+
+    @property
+    def _rows(self) -> Tensor:
+        """The codes, one a row."""
+        return self.codes.tensor.view(self.ntotal, self.code_size)
+
+    def _held(self, codes: Tensor) -> None:
+        """Take on a new table of codes."""
+        self.codes.tensor = codes
+        self.ntotal = codes.shape[0]
+        self._drop_caches()
+
+    def _add(self, x: Tensor, ids: Tensor | None) -> None:
+        if x.shape[0]:
+            self._add_sa_codes(self._sa_encode(x), None)
+
+    def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
+        check(ids is None, "{} numbers its vectors itself: wrap it in an IndexIDMap to give ids", type(self).__name__)
+        self.codes.append(codes)
+        self.ntotal += codes.shape[0]
+        self._drop_caches()
+
+    def _sa_code_size(self) -> int:
+        return self.code_size
+
+    def _reset(self) -> None:
+        self.codes.clear()
+        self.ntotal = 0
+        self._drop_caches()
+
+    def _reconstruct(self, keys: Tensor) -> Tensor:
+        return self._sa_decode(self._rows[check_keys(keys, self.ntotal)])
+
+    def _reconstruct_n(self, n0: int, ni: int) -> Tensor:
+        return self._sa_decode(self._rows[n0 : n0 + ni])
+
+    def _remove(self, sel: IDSelector) -> int:
+        gone = sel._mask(torch.arange(self.ntotal, device=self.device))
+        removed = int(gone.sum())
+        if removed:
+            self._held(self._rows[~gone])
+        return removed
+
+    def _permute_entries(self, perm: Tensor) -> None:
+        self._held(self._rows[perm])
+
+    def _check_compatible_for_merge(self, other: Index) -> None:
+        check(type(other) is type(self), "cannot merge a {} into a {}", type(other).__name__, type(self).__name__)
+        check(other.d == self.d, "cannot merge dimension {} into {}", other.d, self.d)
+        check(other.code_size == self.code_size, "cannot merge codes of {} bytes into {}", other.code_size, self.code_size)
+
+    def _merge_from(self, other: Any, add_id: int) -> None:
+        check(add_id == 0, "{} numbers its vectors itself: add_id must be 0, got {}", type(self).__name__, add_id)
+        self._add_sa_codes(other._rows.to(self.device), None)
+        other._reset()
+
+    # Searching without a kernel of the codec's own: decode a block, score it, keep the best.
+
+    def _decoded_blocks(self) -> Any:
+        step = max(1024, _BLOCK // max(1, self.d))
+        for start in range(0, self.ntotal, step):
+            yield start, self._sa_decode(self._rows[start : start + step])
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        check(self.is_trained, "{} must be trained before it is searched", type(self).__name__)
+        largest = is_similarity(self.metric_type)
+        allowed = allowed_rows(params, self.ntotal, self.device)
+        best = padded(x.shape[0], k, largest, x.device)
+        for start, block in self._decoded_blocks():
+            mask = None if allowed is None else allowed[start : start + block.shape[0]]
+            distances, labels = flat.knn(x, block, k, self.metric_type, self.metric_arg, mask)
+            labels = torch.where(labels >= 0, labels + start, -1)
+            best = merge(torch.cat([best[0], distances], 1), torch.cat([best[1], labels], 1), k, largest)
+        return best
+
+    def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        check(self.is_trained, "{} must be trained before it is searched", type(self).__name__)
+        allowed = allowed_rows(params, self.ntotal, self.device)
+        parts = []
+        for start, block in self._decoded_blocks():
+            mask = None if allowed is None else allowed[start : start + block.shape[0]]
+            limits, distances, labels = flat.within(x, block, radius, self.metric_type, self.metric_arg, mask)
+            parts.append((limits, distances, labels + start))
+        return join_ranges(parts, x.shape[0], x.device)
+
+    def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        distances = subset_distances(self, x, base_labels)
+        return merge(distances, base_labels, k, is_similarity(self.metric_type))
+
+    def get_CodePacker(self) -> CodePackerFlat:
+        """What lays out the codes of a block: one after the other."""
+        return CodePackerFlat(self.code_size)
+
+
+class CodePackerFlat:
+    """Codes one after the other, without blocks."""
+
+    def __init__(self, code_size: int) -> None:
+        self.code_size, self.nvec, self.block_size = code_size, 1, code_size
+
+    def pack_1(self, flat_code: Any, offset: int, block: Any) -> None:
+        block[offset * self.code_size : (offset + 1) * self.code_size] = flat_code
+
+    def unpack_1(self, block: Any, offset: int, flat_code: Any) -> None:
+        flat_code[:] = block[offset * self.code_size : (offset + 1) * self.code_size]
+
+
+def subset_distances(index: Index, x: Tensor, labels: Tensor) -> Tensor:
+    """The distance of each query to the vectors that it names; the worst for names of -1."""
+    largest = is_similarity(index.metric_type)
+    out = padded(*labels.shape, largest, x.device)[0]
+    rows, columns = (labels >= 0).nonzero(as_tuple=True)
+    step = max(1, _BLOCK // max(1, index.d))
+    for start in range(0, rows.shape[0], step):
+        r, c = rows[start : start + step], columns[start : start + step]
+        found = index._reconstruct(labels[r, c])
+        out[r, c] = flat.row_distances(x[r], found, index.metric_type, index.metric_arg)
+    return out
+
+
+def join_ranges(parts: list[tuple[Tensor, Tensor, Tensor]], n: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Range-search answers over parts of a database as one answer, each query's results in the order of the parts."""
+    if len(parts) == 1:
+        return parts[0]
+    limits = torch.zeros(n + 1, dtype=torch.int64, device=device)
+    if not parts:
+        return limits, torch.empty(0, device=device), torch.empty(0, dtype=torch.int64, device=device)
+    counts = [part[0].diff() for part in parts]
+    limits[1:] = torch.stack(counts).sum(0).cumsum(0)
+    owner = torch.cat([torch.repeat_interleave(torch.arange(n, device=device), c) for c in counts])
+    order = torch.sort(owner, stable=True).indices
+    return limits, torch.cat([p[1] for p in parts])[order], torch.cat([p[2] for p in parts])[order]
+
+
+__all__ = ["CodePackerFlat", "IndexFlatCodes"]

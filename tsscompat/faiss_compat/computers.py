@@ -1,0 +1,50 @@
+"""DistanceComputer: distances between one query and single vectors of an index."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.kernels import flat
+
+
+class DistanceComputer:
+    """The distance of a query, set beforehand, to the vectors of an index, by number; computed on reconstructed vectors."""
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+        self._query = torch.zeros(index.d)
+
+    def set_query(self, x: Any) -> None:
+        """The query of the calls that follow."""
+        self._query = swig_ptr(x).take(self.index.d).to(self.index.device)
+
+    def _vectors(self, *numbers: int) -> Tensor:
+        keys = torch.tensor(numbers, dtype=torch.int64, device=self.index.device)
+        vectors: Tensor = self.index._reconstruct(keys)
+        return vectors
+
+    def _between(self, x: Tensor, y: Tensor) -> float:
+        return float(flat.row_distances(x[None], y[None], self.index.metric_type, self.index.metric_arg)[0])
+
+    def __call__(self, i: int) -> float:
+        """The query's distance to vector i."""
+        return self._between(self._query, self._vectors(i)[0])
+
+    def symmetric_dis(self, i: int, j: int) -> float:
+        """The distance between vectors i and j."""
+        a, b = self._vectors(i, j)
+        return self._between(a, b)
+
+    def distance_to_code(self, code: Any) -> float:
+        """The query's distance to a code."""
+        given = torch.as_tensor(code, device=self.index.device).reshape(1, -1)
+        return self._between(self._query, self.index._sa_decode(given)[0])
+
+
+FlatCodesDistanceComputer = DistanceComputer
+
+__all__ = ["DistanceComputer", "FlatCodesDistanceComputer"]

@@ -1,0 +1,241 @@
+"""Exhaustive search on the CPU.
+
+Few queries: one pass over the rows, a query's distances term by term, rows shared out over the threads. More: blocks of matrix products
+(MKL or oneDNN, whatever torch has), folded into a heap per query by compiled loops that skip groups of values without a candidate.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
+from tsscompat.kernels.numba.ivf_heap import WORST, finish, sift, start_heap
+from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.numba.metrics import dot, squared_l2
+from tsscompat.kernels.numba.select import select
+from tsscompat.kernels.threads import max_threads, run_blocks
+
+# Up to here the pass over the rows wins over a matrix product (200k x 128, 2 cores: 4 queries are level).
+_FEW = 3
+# Below FAISS's switch to BLAS the answers found by a product are scored again term by term, so that a distance of 0 is 0.
+_EXACT_BELOW = 20
+_EMPTY = np.empty(0, dtype=np.bool_)
+_NO_NORMS = np.empty(0, dtype=np.float32)
+
+
+@jit
+def _stream(x, y, ip, allowed, costs, labels, start, stop):
+    """The best of rows start:stop for every query."""
+    k = costs.shape[1]
+    for q in range(x.shape[0]):
+        start_heap(costs[q], labels[q], ip)
+    masked = allowed.shape[0] > 0
+    for r in range(start, stop):
+        if masked and not allowed[r]:
+            continue
+        row = y[r]
+        for q in range(x.shape[0]):
+            cost = -dot(x[q], row) if ip else squared_l2(x[q], row)
+            if cost < costs[q, 0]:
+                sift(costs[q], labels[q], k, cost, ~r if ip else r)
+    for q in range(x.shape[0]):
+        finish(costs[q], labels[q], ip)
+
+
+@jit
+def _begin(costs, labels, ip):
+    for q in range(costs.shape[0]):
+        start_heap(costs[q], labels[q], ip)
+
+
+@jit
+def _end(costs, labels, ip, start, stop):
+    for q in range(start, stop):
+        finish(costs[q], labels[q], ip)
+
+
+@inline
+def _any_below(part, squares, ip, base, bar):
+    """Whether a group of products holds a cost under the bar; counted in floats, so that all lanes of a vector work and NaN is not under."""
+    below = np.float32(0)
+    if ip:
+        for j in range(part.shape[0]):
+            below += np.float32(1) if -part[j] < bar else np.float32(0)
+    else:
+        for j in range(part.shape[0]):
+            below += np.float32(1) if base + squares[j] - np.float32(2) * part[j] < bar else np.float32(0)
+    return below > 0
+
+
+@jit
+def _fold(tile, ip, x_norms, y_norms, first, allowed, costs, labels, start, stop):
+    """Enter a tile of products, for rows numbered from `first`, into the heaps of queries start:stop."""
+    k, width = costs.shape[1], tile.shape[1]
+    masked = allowed.shape[0] > 0
+    for q in range(start, stop):
+        heap, names, row = costs[q], labels[q], tile[q]
+        base = np.float32(0) if ip else x_norms[q]
+        bar = heap[0]
+        for g in range(0, width, 64):
+            end = min(g + 64, width)
+            # Slices walked from 0: an index that might be negative would keep LLVM from vectorising.
+            part, squares = row[g:end], y_norms[0:0] if ip else y_norms[first + g : first + end]
+            if not _any_below(part, squares, ip, base, bar):
+                continue
+            for j in range(part.shape[0]):
+                cost = -part[j] if ip else max(np.float32(0), base + squares[j] - np.float32(2) * part[j])
+                if cost < bar:
+                    r = first + g + j
+                    if not (masked and not allowed[r]):
+                        sift(heap, names, k, cost, ~r if ip else r)
+                        bar = heap[0]
+
+
+@jit
+def _score_again(x, y, ip, costs, labels, start, stop):
+    """Distances of an answer term by term, and the answer in their order."""
+    k = labels.shape[1]
+    for q in range(start, stop):
+        for i in range(k):
+            r = labels[q, i]
+            if r >= 0:
+                costs[q, i] = -dot(x[q], y[r]) if ip else squared_l2(x[q], y[r])
+                labels[q, i] = ~r if ip else r
+            else:
+                costs[q, i] = WORST
+                labels[q, i] = 0 if ip else -1
+        for end in range(k // 2 - 1, -1, -1):  # make a heap of what was sorted by nearly the same costs
+            _down(costs[q], labels[q], end)
+        finish(costs[q], labels[q], ip)
+
+
+@jit
+def _down(costs, labels, i):
+    n, cost, label = costs.shape[0], costs[i], labels[i]
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            break
+        if child + 1 < n and (costs[child + 1] > costs[child] or (costs[child + 1] == costs[child] and labels[child + 1] > labels[child])):
+            child += 1
+        if cost > costs[child] or (cost == costs[child] and label > labels[child]):
+            break
+        costs[i], labels[i] = costs[child], labels[child]
+        i = child
+    costs[i], labels[i] = cost, label
+
+
+@jit
+def _closest(tile, ip, y_norms, x_norms, costs, labels, start, stop):
+    """The best column of each row of products."""
+    width = tile.shape[1]
+    for q in range(start, stop):
+        row, best, at = tile[q], WORST, -1
+        for g in range(0, width, 64):
+            end = min(g + 64, width)
+            part, squares = row[g:end], y_norms[0:0] if ip else y_norms[g:end]
+            if not _any_below(part, squares, ip, np.float32(0), best):
+                continue
+            for j in range(part.shape[0]):
+                cost = -part[j] if ip else squares[j] - np.float32(2) * part[j]
+                if cost < best:
+                    best, at = cost, g + j
+        labels[q] = at
+        if at < 0:
+            costs[q] = -WORST if ip else WORST
+        else:
+            costs[q] = -best if ip else max(np.float32(0), x_norms[q] + best)
+
+
+def _norms(y: Tensor) -> np.ndarray:
+    out = torch.empty(y.shape[0])
+    step = max(1, (1 << 20) // max(1, y.shape[1]))
+    for i in range(0, y.shape[0], step):
+        torch.sum(y[i : i + step].square(), 1, out=out[i : i + step])
+    return out.numpy()
+
+
+def _few(x: Tensor, y: Tensor, k: int, ip: bool, mask: np.ndarray) -> tuple[Tensor, Tensor]:
+    a, b = x.numpy(), y.numpy()
+    nq, nb = a.shape[0], b.shape[0]
+    if max_threads() == 1 or nb * nq * a.shape[1] < 1 << 18:
+        costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
+        _stream(a, b, ip, mask, costs, labels, 0, nb)
+        return torch.from_numpy(costs), torch.from_numpy(labels)
+    parts: list[tuple[int, np.ndarray, np.ndarray]] = []
+    lock = threading.Lock()
+
+    def work(start: int, stop: int) -> None:
+        costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
+        _stream(a, b, ip, mask, costs, labels, start, stop)
+        with lock:
+            parts.append((start, costs, labels))
+
+    run_blocks(work, nb, 1 << 13)
+    parts.sort(key=lambda part: part[0])
+    all_costs, all_labels = np.concatenate([p[1] for p in parts], 1), np.concatenate([p[2] for p in parts], 1)
+    return select(torch.from_numpy(all_costs), torch.from_numpy(all_labels), k, ip)
+
+
+def knn(
+    x: Tensor, y: Tensor, k: int, metric: int, metric_arg: float = 0.0, allowed: Tensor | None = None, norms: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    if metric not in (INNER_PRODUCT, L2) or y.shape[0] == 0 or x.shape[0] == 0:
+        return NotImplemented
+    ip, mask = is_similarity(metric), _EMPTY if allowed is None else allowed.contiguous().numpy()
+    x, y = x.contiguous(), y.contiguous()
+    nq, nb = x.shape[0], y.shape[0]
+    if nq <= _FEW:
+        return _few(x, y, k, ip, mask)
+    costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
+    _begin(costs, labels, ip)
+    y_norms = _NO_NORMS if ip else (norms.numpy() if norms is not None else _norms(y))
+    x_norms = _NO_NORMS if ip else _norms(x)
+    # A tile of products stays in the second-level cache of both cores: 512 x 8192 floats at most.
+    q_step = min(nq, 512)
+    b_step = min(nb, max(1024, (1 << 22) // q_step & ~31))
+    buffer = torch.empty(q_step * b_step)
+    for q in range(0, nq, q_step):
+        block = x[q : q + q_step]
+        n = block.shape[0]
+        held = costs[q : q + n], labels[q : q + n], x_norms[q : q + n]
+        for b in range(0, nb, b_step):
+            part = y[b : b + b_step]
+            tile = buffer[: n * part.shape[0]].view(n, part.shape[0])
+            torch.mm(block, part.t(), out=tile)
+            values, first = tile.numpy(), b
+            fold = lambda s, e: _fold(values, ip, held[2], y_norms, first, mask, held[0], held[1], s, e)  # noqa: E731
+            run_blocks(fold, n, max(1, (1 << 16) // part.shape[0]))
+    if nq < _EXACT_BELOW:
+        _end(costs, labels, ip, 0, nq)
+        a, b_ = x.numpy(), y.numpy()
+        _score_again(a, b_, ip, costs, labels, 0, nq)
+    else:
+        run_blocks(lambda s, e: _end(costs, labels, ip, s, e), nq, max(1, 4096 // k))
+    return torch.from_numpy(costs), torch.from_numpy(labels)
+
+
+def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
+    if metric not in (INNER_PRODUCT, L2) or y.shape[0] == 0 or x.shape[0] == 0:
+        return NotImplemented
+    ip = metric == INNER_PRODUCT
+    n, k = x.shape[0], y.shape[0]
+    x, y = x.contiguous(), y.contiguous()
+    costs, labels = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.int64)
+    y_norms = _NO_NORMS if ip else _norms(y)
+    transposed = y.t()
+    step = max(16, (1 << 21) // k)
+    buffer = torch.empty(min(step, n) * k)
+    for i in range(0, n, step):
+        block = x[i : i + step]
+        m = block.shape[0]
+        tile = buffer[: m * k].view(m, k)
+        torch.mm(block, transposed, out=tile)
+        values, x_norms = tile.numpy(), _NO_NORMS if ip else _norms(block)
+        part = costs[i : i + m], labels[i : i + m]
+        run_blocks(lambda s, e: _closest(values, ip, y_norms, x_norms, part[0], part[1], s, e), m, max(1, (1 << 15) // k))
+    return torch.from_numpy(costs), torch.from_numpy(labels)
