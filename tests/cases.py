@@ -1,0 +1,213 @@
+"""The index types under test, a row each. A new type is a row here; every promise of test_conformance.py is then made of it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+D = 16
+N_TRAIN, N_BASE, N_QUERY = 1200, 500, 8
+
+
+def clusters(n: int, seed: int, d: int = D) -> np.ndarray:
+    """Vectors around 20 centres, the way embeddings lie."""
+    centres = np.random.default_rng(77).standard_normal((20, d)) * 2
+    rng = np.random.default_rng(seed)
+    return (centres[rng.integers(20, size=n)] + rng.standard_normal((n, d))).astype(np.float32)
+
+
+def positive(n: int, seed: int, d: int = D) -> np.ndarray:
+    """Vectors in [0, 1]: histograms, for the metrics that want them."""
+    x = np.abs(clusters(n, seed, d))
+    return (x / x.max()).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Row:
+    """How to make an index of one type, and what FAISS does not have for it.
+
+    lacks: methods that FAISS refuses with RuntimeError. Beside FAISS's names:
+    `sel` (a selector in the search parameters), `file` (a place in FAISS's file format).
+    avoid: what FAISS answers by ending the process, or leaves undefined: not asked of either.
+    """
+
+    name: str
+    make: Callable[[ModuleType], Any]
+    data: Callable[..., np.ndarray] = clusters
+    lacks: frozenset[str] = frozenset()
+    avoid: frozenset[str] = frozenset()
+    params: Callable[..., Any] = lambda faiss, sel: faiss.SearchParameters(sel=sel)
+    exhaustive: bool = True  # each stored vector is looked at, so that a search with k = ntotal gives all of them
+    symmetric: bool = True  # what reconstruct gives is what distances are measured to
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def row(name: str, key: str | None = None, /, *, d: int = D, metric: str = "METRIC_L2", tune: str = "", lacks: str = "", avoid: str = "", **more: Any) -> Row:
+    """A row for a factory string; `tune` is assignments to make on the index, `index.` left out."""
+
+    def make(faiss: ModuleType) -> Any:
+        index = faiss.index_factory(d, key or name, getattr(faiss, metric))
+        apply(faiss, index, tune)
+        return index
+
+    return Row(name, make, lacks=frozenset(lacks.split()), avoid=frozenset(avoid.split()), **more)
+
+
+def apply(faiss: ModuleType, index: Any, tune: str) -> None:
+    for assignment in filter(None, (t.strip() for t in tune.split(";"))):
+        target, value = assignment.split("=", 1)
+        *path, last = target.strip().split(".")
+        owner = faiss.downcast_index(index)
+        for name in path:
+            owner = getattr(owner, name)
+            if isinstance(owner, faiss.Index):
+                owner = faiss.downcast_index(owner)
+        setattr(owner, last, eval(value, {"faiss": faiss}))
+
+
+def plain_params(faiss: ModuleType, sel: Any) -> Any:
+    return faiss.SearchParameters(sel=sel)
+
+
+def ivf_params(faiss: ModuleType, sel: Any, nprobe: int = 8) -> Any:
+    return faiss.SearchParametersIVF(sel=sel, nprobe=nprobe)
+
+
+def ivfpq_params(faiss: ModuleType, sel: Any) -> Any:
+    return faiss.IVFPQSearchParameters(sel=sel, nprobe=8)
+
+
+def hnsw_params(faiss: ModuleType, sel: Any) -> Any:
+    return faiss.SearchParametersHNSW(sel=sel, efSearch=64)
+
+
+def pretransform_params(inner: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda faiss, sel: faiss.SearchParametersPreTransform(index_params=inner(faiss, sel))
+
+
+def refine_params(inner: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda faiss, sel: faiss.IndexRefineSearchParameters(k_factor=2, base_index_params=inner(faiss, sel))
+
+
+NO_IDS = "add_with_ids"
+FLAT = NO_IDS
+CODES = NO_IDS
+PQ = f"{NO_IDS} sel"
+GRAPH = f"{NO_IDS} remove_ids merge_from sa_encode add_sa_codes"
+PRETRANSFORMED = "add_sa_codes"
+REFINED = f"{NO_IDS} remove_ids merge_from add_sa_codes"
+IVF = {"params": ivf_params}
+IVFPQ = {"params": ivfpq_params}
+ALL_LISTS = "nprobe = 8"
+
+
+ROWS: list[Row] = [
+    # -- Flat, all metrics
+    row("Flat", lacks=FLAT),
+    row("Flat-IP", "Flat", metric="METRIC_INNER_PRODUCT", lacks=FLAT),
+    row("Flat-L1", "Flat", metric="METRIC_L1", lacks=FLAT),
+    row("Flat-Linf", "Flat", metric="METRIC_Linf", lacks=FLAT),
+    row("Flat-Lp", "Flat", metric="METRIC_Lp", tune="metric_arg = 1.5", lacks=FLAT),
+    row("Flat-Canberra", "Flat", metric="METRIC_Canberra", lacks=FLAT),
+    row("Flat-BrayCurtis", "Flat", metric="METRIC_BrayCurtis", data=positive, lacks=FLAT),
+    row("Flat-JensenShannon", "Flat", metric="METRIC_JensenShannon", data=positive, lacks=FLAT),
+    row("Flat-Jaccard", "Flat", metric="METRIC_Jaccard", data=positive, lacks=FLAT),
+    # -- IVF
+    row("IVF8,Flat", tune=ALL_LISTS, **IVF),
+    row("IVF8,Flat-nprobe1", "IVF8,Flat", exhaustive=False, params=lambda faiss, sel: ivf_params(faiss, sel, 1)),
+    row("IVF8,Flat-IP", "IVF8,Flat", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVF),
+    row("IVF8,FlatDedup", tune=ALL_LISTS, lacks="range_search search_and_reconstruct reconstruct", **IVF),
+    row("IVF8,PQ4", tune=ALL_LISTS, **IVFPQ),
+    row("IVF8,PQ4-IP", "IVF8,PQ4", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVFPQ),
+    row("IVF8,PQ4-raw", "IVF8,PQ4", tune=f"{ALL_LISTS}; by_residual = False", **IVFPQ),
+    row("IVF8,PQ4x4", tune=ALL_LISTS, **IVFPQ),
+    row("IVF8,PQ8x6np", tune=ALL_LISTS, **IVFPQ),
+    row("IVF8,PQ4+4", tune=ALL_LISTS, lacks="remove_ids sel", avoid="add_with_ids", **IVFPQ),
+    row("IVF8,SQ8", tune=ALL_LISTS, **IVF),
+    row("IVF8,SQ4", tune=ALL_LISTS, **IVF),
+    row("IVF8,SQ6-IP", "IVF8,SQ6", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVF),
+    row("IVF8,SQfp16", tune=ALL_LISTS, **IVF),
+    row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
+    row("IVF8(SQ8),Flat", tune=ALL_LISTS, **IVF),
+    row("IMI2x4,Flat", tune="nprobe = 64", exhaustive=False, **IVF),
+    row("IMI2x4,PQ4", tune="nprobe = 64", exhaustive=False, **IVFPQ),
+    # -- codes
+    row("PQ4", lacks=PQ),
+    row("PQ4-IP", "PQ4", metric="METRIC_INNER_PRODUCT", lacks=PQ),
+    row("PQ8x5", lacks=PQ),
+    row("PQ2x10", lacks=PQ),
+    row("PQ4np", lacks=PQ),
+    row("SQ8", lacks=CODES),
+    row("SQ8-IP", "SQ8", metric="METRIC_INNER_PRODUCT", lacks=CODES),
+    row("SQ4", lacks=CODES),
+    row("SQ6", lacks=CODES),
+    row("SQfp16", lacks=CODES),
+    row("SQbf16", lacks=CODES),
+    # -- graphs
+    row("HNSW8,Flat", lacks=GRAPH, exhaustive=False, params=hnsw_params),
+    row("HNSW8,Flat-IP", "HNSW8,Flat", metric="METRIC_INNER_PRODUCT", lacks=GRAPH, exhaustive=False, params=hnsw_params),
+    row("HNSW8,SQ8", lacks=GRAPH, exhaustive=False, params=hnsw_params),
+    row("HNSW8,PQ4", lacks=GRAPH, exhaustive=False, params=hnsw_params),
+    # -- wrappers
+    row("IDMap,Flat", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),
+    row("IDMap2,Flat", lacks="add sa_encode add_sa_codes"),
+    row("IDMap,SQ8", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),
+    row("PCA8,Flat", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False),
+    row("L2norm,Flat", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False),
+    row("RR8,IVF8,Flat", tune="index.nprobe = 8", lacks=PRETRANSFORMED, params=pretransform_params(ivf_params), symmetric=False),
+    row("OPQ4_8,IVF8,PQ4", tune="index.nprobe = 8", lacks=PRETRANSFORMED, params=pretransform_params(ivfpq_params), symmetric=False),
+    row(
+        "ITQ8,SQ8",
+        lacks=f"{CODES} {PRETRANSFORMED} reconstruct sa_encode search_and_reconstruct",
+        params=pretransform_params(plain_params),
+        symmetric=False,
+    ),
+    row("PCAR8,HNSW8,SQ8", lacks=GRAPH, exhaustive=False, params=pretransform_params(hnsw_params), symmetric=False),
+    row("IVF8,PQ4,RFlat", tune="base_index.nprobe = 8; k_factor = 4", lacks=REFINED, params=refine_params(ivfpq_params), symmetric=False),
+    row("SQ4,Refine(SQ8)", tune="k_factor = 2", lacks=REFINED, params=refine_params(plain_params), symmetric=False),
+]
+
+
+class Shelf:
+    """What FAISS made of a row, trained and filled once, as the bytes of its file."""
+
+    def __init__(self, of: Row) -> None:
+        faiss = importlib.import_module("faiss")
+        self.train, self.base, self.queries = of.data(N_TRAIN, 1), of.data(N_BASE, 2), of.data(N_QUERY, 3)
+        self.ids = np.arange(N_BASE) * 3 + 1000 if "add" in of.lacks else np.arange(N_BASE)
+        index = of.make(faiss)
+        index.train(self.train)
+        self.trained = faiss.serialize_index(index)
+        fill(of, index, self.base, self.ids)
+        self.filled = faiss.serialize_index(index)
+
+
+@functools.cache
+def shelf(of: Row) -> Shelf:
+    return Shelf(of)
+
+
+def fill(of: Row, index: Any, x: np.ndarray, ids: np.ndarray) -> None:
+    """Add with the ids where the type wants them, else in order."""
+    if "add" in of.lacks:
+        index.add_with_ids(x, ids)
+    else:
+        index.add(x)
+
+
+def trained(faiss: ModuleType, of: Row) -> Any:
+    """The row's index, trained by FAISS, empty."""
+    return faiss.deserialize_index(shelf(of).trained)
+
+
+def filled(faiss: ModuleType, of: Row) -> Any:
+    """The row's index, trained and filled by FAISS."""
+    return faiss.deserialize_index(shelf(of).filled)
