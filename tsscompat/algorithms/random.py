@@ -23,13 +23,18 @@ class RandomGenerator:
 
     def __init__(self, seed: int = 1234) -> None:
         self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._ahead: list[int] = []  # words drawn ahead for next(), last first
 
     def raw(self, n: int) -> np.ndarray:
         """The next n 32-bit words."""
-        return np.frombuffer(self._state.bytes(4 * n), dtype="<u4")
+        ahead = [self._ahead.pop() for _ in range(min(n, len(self._ahead)))]
+        words = np.frombuffer(self._state.bytes(4 * (n - len(ahead))), dtype="<u4")
+        return np.concatenate([np.array(ahead, dtype=np.uint32), words]) if ahead else words
 
     def next(self) -> int:
-        return int.from_bytes(self._state.bytes(4), "little")
+        if not self._ahead:
+            self._ahead = np.frombuffer(self._state.bytes(1024), dtype="<u4")[::-1].tolist()
+        return self._ahead.pop()
 
     def rand_int(self, max: int | None = None) -> int:
         return self.next() & _LOW31 if max is None else self.next() % max
@@ -39,7 +44,7 @@ class RandomGenerator:
         return low | self.rand_int() << 31
 
     def rand_float(self) -> float:
-        return float(np.float32(self.next()) / np.float32(4294967296.0))
+        return float(np.float32(self.next())) / 4294967296.0
 
     def rand_double(self) -> float:
         return self.next() / 4294967295.0

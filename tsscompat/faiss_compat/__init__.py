@@ -1,6 +1,7 @@
 """FAISS's names: classes that hold state, and functions. Computation is in algorithms/ and kernels/."""
 
 from tsscompat.faiss_compat.base import *
+from tsscompat.faiss_compat.clustering import *
 from tsscompat.faiss_compat.codes import *
 from tsscompat.faiss_compat.computers import *
 from tsscompat.faiss_compat.enums import *

@@ -48,6 +48,9 @@ class IndexFlat(IndexFlatCodes):
             self._add_sa_codes(x.view(torch.uint8), None)
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        if k == 1 and params is None and self.ntotal and x.shape[0] >= flat.BLAS_FROM:
+            distances, labels = flat.nearest(x, self._vectors, self.metric_type)
+            return distances[:, None], labels[:, None]
         allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
         norms = self._squared_norms() if x.shape[0] >= flat.BLAS_FROM else None
         return flat.knn(x, self._vectors, k, self.metric_type, self.metric_arg, allowed, norms)
@@ -57,8 +60,6 @@ class IndexFlat(IndexFlatCodes):
         return flat.within(x, self._vectors, radius, self.metric_type, self.metric_arg, allowed)
 
     def _assign(self, x: Tensor, k: int) -> Tensor:
-        if k == 1 and self.ntotal:
-            return flat.nearest(x, self._vectors, self.metric_type)[1][:, None]
         return self._search(x, k, None)[1]
 
     def _reconstruct(self, keys: Tensor) -> Tensor:

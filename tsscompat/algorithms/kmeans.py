@@ -1,0 +1,203 @@
+"""The steps of FAISS's k-means: subsampling, first centroids, means, splitting of empty clusters; and exact k-means of numbers.
+
+FAISS's randomness is reproduced, so the same data and seed give its centroids up to the rounding of sums.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms.random import MersenneTwister64, RandomGenerator, SplitMix64RandomGenerator, rand_perm
+from tsscompat.errors import check
+from tsscompat.kernels.segments import segment_sums
+
+RANDOM, KMEANS_PLUS_PLUS, AFK_MC2 = 0, 1, 2
+# A split pushes the two halves apart by this much: a little over the precision of float16.
+_NUDGE = 1.0 / 1024
+# The seeds of repeated runs are this far apart.
+REDO_STRIDE = 15486557
+
+
+def actual_seed(seed: int) -> int:
+    """The seed itself, or the clock where it is negative."""
+    return seed if seed >= 0 else time.perf_counter_ns()
+
+
+def subsample(n: int, wanted: int, seed: int, fast: bool) -> Tensor:
+    """Which `wanted` of n rows to train on."""
+    if fast:
+        words = SplitMix64RandomGenerator(actual_seed(seed)).raw(wanted)
+        return torch.from_numpy((words & 0x7FFFFFFFFFFFFFFF).astype("int64") % n)
+    check(n < 1 << 31, "{} vectors are too many for standard subsampling: set use_faster_subsampling", n)
+    return rand_perm(n, actual_seed(seed))[:wanted]
+
+
+def _gaps(x: Tensor, centroid: Tensor) -> Tensor:
+    """Squared distance of each row to a centroid, as doubles."""
+    return (x - centroid).square().sum(1).double()
+
+
+def _draw(cumulated: list[float], rng: MersenneTwister64) -> int:
+    total = cumulated[-1]
+    if total <= 0:
+        return rng.below(len(cumulated))
+    return min(bisect_left(cumulated, rng.real(total)), len(cumulated) - 1)
+
+
+def _first_gaps(x: Tensor, existing: Tensor, rng: MersenneTwister64) -> tuple[Tensor, list[int]]:
+    """Distances to the nearest centroid given, or to one drawn when none is; and what was drawn."""
+    if existing.shape[0]:
+        return torch.stack([_gaps(x, c) for c in existing]).amin(0), []
+    first = rng.below(x.shape[0])
+    return _gaps(x, x[first]), [first]
+
+
+def kmeans_plus_plus(x: Tensor, k: int, seed: int, existing: Tensor) -> list[int]:
+    """Rows to begin with: each drawn in proportion to its squared distance from those before."""
+    rng = MersenneTwister64(seed)
+    nearest, chosen = _first_gaps(x, existing, rng)
+    while len(chosen) < k:
+        chosen.append(_draw(nearest.cumsum(0).tolist(), rng))
+        nearest = torch.minimum(nearest, _gaps(x, x[chosen[-1]]))
+    return chosen
+
+
+def afk_mc2(x: Tensor, k: int, seed: int, existing: Tensor, chain: int) -> list[int]:
+    """Rows to begin with: Markov chains that approximate k-means++ (Bachem et al., Fast and Provably Good Seedings for k-Means)."""
+    rng = MersenneTwister64(seed)
+    nearest, chosen = _first_gaps(x, existing, rng)
+    total, n = float(nearest.sum()), x.shape[0]
+    proposal = (0.5 * nearest / total if total > 0 else torch.zeros_like(nearest)) + 0.5 / n
+    cumulated, weight = proposal.cumsum(0).tolist(), proposal.tolist()
+
+    def gap(i: int) -> float:
+        others = torch.cat([x[chosen], existing])
+        return float((others - x[i]).square().sum(1).min())
+
+    while len(chosen) < k:
+        taken = set(chosen)
+        while (current := _draw(cumulated, rng)) in taken:
+            pass
+        distance = gap(current)
+        for _ in range(chain):
+            proposed = _draw(cumulated, rng)
+            if proposed in taken:
+                continue
+            further = gap(proposed)
+            accept = 0.0
+            if distance > 0 and weight[proposed] > 0:
+                accept = min(1.0, further * weight[current] / (distance * weight[proposed]))
+            if rng.real() < accept:
+                current, distance = proposed, further
+        chosen.append(current)
+    return chosen
+
+
+def first_centroids(x: Tensor, k: int, method: int, seed: int, existing: Tensor, chain: int = 50) -> Tensor:
+    """Row numbers of the k centroids to begin with, besides those that exist."""
+    check(x.shape[0] >= k, "{} points are fewer than {} centroids", x.shape[0], k)
+    if method == RANDOM:
+        return rand_perm(x.shape[0], seed)[existing.shape[0] : existing.shape[0] + k].to(x.device)
+    check(method in (KMEANS_PLUS_PLUS, AFK_MC2), "unknown initialisation method {}", method)
+    if method == KMEANS_PLUS_PLUS:
+        return torch.tensor(kmeans_plus_plus(x, k, seed, existing), device=x.device)
+    return torch.tensor(afk_mc2(x, k, seed, existing, chain), device=x.device)
+
+
+def means(x: Tensor, owner: Tensor, weights: Tensor | None, centroids: Tensor, frozen: int) -> tuple[Tensor, Tensor]:
+    """New centroids (the first `frozen` keep their place) and how many points each of the others has."""
+    k = centroids.shape[0]
+    sums, held = segment_sums(x, owner, weights, k)
+    scale = torch.where(held > 0, 1 / held, 1.0)
+    moved = sums * scale[:, None]
+    moved[:frozen] = centroids[:frozen]
+    return moved, held[frozen:]
+
+
+def split_empty(centroids: Tensor, held: Tensor, n: int, frozen: int) -> int:
+    """Give each empty cluster half of one that is drawn by its size, in place; says how many were empty."""
+    k = centroids.shape[0] - frozen
+    check(n > k, "{} points cannot be split over {} centroids", n, k)
+    empty = (held == 0).nonzero()[:, 0].tolist()
+    if not empty:
+        return 0
+    rng, sizes = RandomGenerator(1234), held.tolist()
+    sign = torch.ones(centroids.shape[1], device=centroids.device)
+    sign[1::2] = -1
+    for ci in empty:
+        cj = _donor(sizes, n, k, rng)
+        source = centroids[frozen + cj].clone()
+        centroids[frozen + ci] = source * (1 + sign * _NUDGE)
+        centroids[frozen + cj] = source * (1 - sign * _NUDGE)
+        sizes[ci] = sizes[cj] / 2
+        sizes[cj] -= sizes[ci]
+    return len(empty)
+
+
+def _donor(sizes: list[float], n: int, k: int, rng: RandomGenerator) -> int:
+    """The cluster to split: each in turn is taken with a chance in proportion to its size; the largest, if none is for long."""
+    for attempt in range(10 * k):
+        if rng.rand_float() < (sizes[attempt % k] - 1.0) / (n - k):
+            return attempt % k
+    return max(range(k), key=sizes.__getitem__)
+
+
+def imbalance(owner: Tensor, k: int) -> float:
+    """k times the sum of squared shares of the points: 1 when all clusters are of one size."""
+    counts = torch.bincount(owner, minlength=k).double()
+    total = float(counts.sum())
+    return float(counts.square().sum()) * k / (total * total) if total else 0.0
+
+
+def kmeans_1d(values: Tensor, k: int) -> tuple[Tensor, float]:
+    """The k numbers with the least sum of squared distances to sorted data, and the imbalance of their clusters (SMAWK-free O(k n log n))."""
+    x = values.double().sort().values
+    n = x.shape[0]
+    check(n >= k, "{} points are fewer than {} centroids", n, k)
+    total = torch.cat([torch.zeros(1, dtype=torch.float64), x.cumsum(0)])
+    squares = torch.cat([torch.zeros(1, dtype=torch.float64), (x * x).cumsum(0)])
+
+    def cost(start: Tensor, stop: Tensor) -> Tensor:
+        """Squared distances of points start:stop to their mean."""
+        count = (stop - start).clamp(min=1)
+        part = total[stop] - total[start]
+        return (squares[stop] - squares[start] - part * part / count).clamp(min=0)
+
+    ends = torch.arange(n + 1)
+    best = cost(torch.zeros_like(ends), ends)
+    cuts = [torch.zeros(n + 1, dtype=torch.int64)]
+    for _ in range(1, k):
+        best, cut = _divide(best, cost, n)
+        cuts.append(cut)
+    centroids, sizes, stop = torch.empty(k), [], n
+    for j in range(k - 1, -1, -1):
+        start = int(cuts[j][stop])
+        count = stop - start
+        centroids[j] = (total[stop] - total[start]) / count if count else (x[min(start, n - 1)])
+        sizes.append(count)
+        stop = start
+    shares = torch.tensor(sizes, dtype=torch.float64) / n
+    return centroids, float(shares.square().sum() * k)
+
+
+def _divide(best: Tensor, cost: object, n: int) -> tuple[Tensor, Tensor]:
+    """One more cluster: for each end the best place to cut, by divide and conquer over the ends, a level at a time."""
+    new, cut = torch.full((n + 1,), float("inf"), dtype=torch.float64), torch.zeros(n + 1, dtype=torch.int64)
+    spans = [(0, n, 0, n)]
+    while spans:
+        following = []
+        for low, high, first, last in spans:
+            if low > high:
+                continue
+            middle = (low + high) // 2
+            starts = torch.arange(first, min(last, middle) + 1)
+            values = best[starts] + cost(starts, torch.full_like(starts, middle))  # type: ignore[operator]
+            at = int(values.argmin())
+            new[middle], cut[middle] = values[at], starts[at]
+            following += [(low, middle - 1, first, int(starts[at])), (middle + 1, high, int(starts[at]), last)]
+        spans = following
+    return new, cut
