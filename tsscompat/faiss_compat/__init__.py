@@ -4,8 +4,11 @@ from tsscompat.faiss_compat.base import *
 from tsscompat.faiss_compat.clustering import *
 from tsscompat.faiss_compat.codes import *
 from tsscompat.faiss_compat.computers import *
+from tsscompat.faiss_compat.direct_map import *
 from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.flat import *
+from tsscompat.faiss_compat.invlists import *
+from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *

@@ -48,33 +48,23 @@ def ranks(groups: Tensor, n_groups: int) -> tuple[Tensor, Tensor]:
 
 
 @accelerated
-def append(
-    codes: Tensor,
-    ids: Tensor,
-    offsets: Tensor,
-    sizes: Tensor,
-    rooms: Tensor,
-    used: Tensor,
-    list_nos: Tensor,
-    new_codes: Tensor,
-    new_ids: Tensor,
-    places: Tensor,
-) -> int:
+def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: Tensor, ids: Tensor, places: Tensor) -> int:
     """Add entries in order to their lists, in place; says how many were dealt with before room ran out.
 
-    `rooms` is what each list can hold, `used` (one item) where the arena's unused tail begins; `places` receives each entry's position in
-    its list, -1 for an entry of list -1, which is left out. (A twin may move a full list to the tail; the definition stops there.)
+    `rooms` is what each list can hold, tail[0] where the arena's unused tail begins; `places` receives each entry's position in its list,
+    -1 for an entry of list -1, which is left out. A twin may move a full list to the tail, counting that in tail[1]; the definition
+    stops there.
     """
     kept = (list_nos >= 0).nonzero().squeeze(1)
     where = list_nos[kept]
-    rank, counts = ranks(where, offsets.shape[0])
-    if bool((sizes + counts > rooms).any()):
+    rank, counts = ranks(where, lists.nlist)
+    if bool((lists.sizes + counts > rooms).any()):
         return 0
-    place = sizes[where] + rank
-    rows = offsets[where] + place
-    codes[rows] = new_codes[kept]
-    ids[rows] = new_ids[kept]
-    sizes += counts
+    place = lists.sizes[where] + rank
+    rows = lists.offsets[where] + place
+    lists.codes[rows] = codes[kept]
+    lists.ids[rows] = ids[kept]
+    lists.sizes.add_(counts)
     places.fill_(-1)
     places[kept] = place
     return int(list_nos.shape[0])

@@ -18,6 +18,7 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.numba import ivf_affine, ivf_flat, ivf_tables
 from tsscompat.kernels.numba.ivf_heap import merge
+from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 Array = np.ndarray[Any, Any]
@@ -30,14 +31,6 @@ NO_HALVES = np.zeros((0, 0), np.uint16)
 _GRAIN = 150_000
 # From this many queries per list on, scanning list by list pays (d = 128, 195 rows a list).
 _SHARED = 2.0
-
-
-def views(lists: Ragged) -> tuple[Array, Array, Array, Array]:
-    """The arena as numpy arrays, made once."""
-    kept = lists.kept.get("views")
-    if kept is None:
-        kept = lists.kept["views"] = tuple(t.numpy() for t in (lists.codes, lists.ids, lists.offsets, lists.sizes))
-    return kept  # type: ignore[no-any-return]
 
 
 def _mask(allowed: Tensor | None) -> Array:

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.threads import run_blocks
 
@@ -14,7 +15,7 @@ _THREADED_BYTES = 1 << 22
 
 
 @jit
-def _append(codes, ids, offsets, sizes, rooms, used, list_nos, new_codes, new_ids, places):  # type: ignore[no-untyped-def]
+def _append(codes, ids, offsets, sizes, rooms, tail, list_nos, new_codes, new_ids, places):  # type: ignore[no-untyped-def]
     n, width = list_nos.shape[0], codes.shape[1]
     for i in range(n):
         l = list_nos[i]
@@ -25,7 +26,7 @@ def _append(codes, ids, offsets, sizes, rooms, used, list_nos, new_codes, new_id
         if size == rooms[l]:
             # Full: move the list to the unused tail with an eighth more room; the old place is lost until the arena is rebuilt.
             room = size + max(size >> 3, 4)
-            start = used[0]
+            start = tail[0]
             if start + room > ids.shape[0]:
                 return i
             old = offsets[l]
@@ -33,7 +34,8 @@ def _append(codes, ids, offsets, sizes, rooms, used, list_nos, new_codes, new_id
                 ids[start + r] = ids[old + r]
                 for b in range(width):
                     codes[start + r, b] = codes[old + r, b]
-            offsets[l], rooms[l], used[0] = start, room, start + room
+            offsets[l], rooms[l], tail[0] = start, room, start + room
+            tail[1] += 1
         row = offsets[l] + size
         ids[row] = new_ids[i]
         for b in range(width):
@@ -72,21 +74,18 @@ def _append_part(codes, ids, offsets, sizes, list_nos, new_codes, new_ids, place
             sizes[l] += 1
 
 
-def append(
-    codes: Tensor,
-    ids: Tensor,
-    offsets: Tensor,
-    sizes: Tensor,
-    rooms: Tensor,
-    used: Tensor,
-    list_nos: Tensor,
-    new_codes: Tensor,
-    new_ids: Tensor,
-    places: Tensor,
-) -> Any:
-    arrays = [t.numpy() for t in (codes, ids, offsets, sizes, rooms, used, list_nos, new_codes, new_ids, places)]
-    if new_codes.numel() < _THREADED_BYTES or not _fits(arrays[3], arrays[4], arrays[6]):
-        return int(_append(*arrays))
-    rest = (*arrays[:4], *arrays[6:])
-    run_blocks(lambda first, last: _append_part(*rest, first, last), offsets.shape[0], 16)
-    return int(list_nos.shape[0])
+def views(lists: Ragged) -> tuple[Any, Any, Any, Any]:
+    """The arena as numpy arrays, made once."""
+    kept = lists.kept.get("views")
+    if kept is None:
+        kept = lists.kept["views"] = tuple(t.numpy() for t in (lists.codes, lists.ids, lists.offsets, lists.sizes))
+    return kept  # type: ignore[no-any-return]
+
+
+def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: Tensor, ids: Tensor, places: Tensor) -> Any:
+    arena = views(lists)
+    room, where, new = rooms.numpy(), list_nos.numpy(), (codes.numpy(), ids.numpy(), places.numpy())
+    if codes.numel() < _THREADED_BYTES or not _fits(arena[3], room, where):
+        return _append(*arena, room, tail.numpy(), where, *new)
+    run_blocks(lambda first, last: _append_part(*arena, where, *new, first, last), lists.nlist, 16)
+    return where.shape[0]
