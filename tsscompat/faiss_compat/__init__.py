@@ -9,6 +9,9 @@ from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_views import *
+from tsscompat.faiss_compat.ivf import *
+from tsscompat.faiss_compat.ivf_flat import *
+from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *
