@@ -11,8 +11,12 @@ from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.ivf import *
 from tsscompat.faiss_compat.ivf_flat import *
+from tsscompat.faiss_compat.ivf_independent import *
+from tsscompat.faiss_compat.ivf_pq import *
+from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.params import *
+from tsscompat.faiss_compat.quantizers import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *
 from tsscompat.faiss_compat.vectors import *
