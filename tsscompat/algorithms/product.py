@@ -1,0 +1,41 @@
+"""Product quantisation: vectors to codes and back, distance tables."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tsscompat.kernels.bits import pack, unpack
+from tsscompat.kernels.pq import nearest_parts, part_tables
+
+
+def encode(x: Tensor, centroids: Tensor, nbits: int) -> Tensor:
+    """Codes (n, code_size) of vectors, with centroids (M, ksub, dsub)."""
+    return pack(nearest_parts(x, centroids), nbits)
+
+
+def decode(codes: Tensor, centroids: Tensor, nbits: int) -> Tensor:
+    """The vectors that codes stand for."""
+    m, ksub, dsub = centroids.shape
+    parts = unpack(codes, m, nbits).to(torch.int32)
+    parts = parts + torch.arange(m, device=codes.device, dtype=torch.int32) * ksub
+    return centroids.reshape(m * ksub, dsub).index_select(0, parts.view(-1)).view(-1, m * dsub)
+
+
+def tables(x: Tensor, centroids: Tensor, metric: int) -> Tensor:
+    """For each vector and part the squared distance to (metric L2) or inner product with each centroid: (n, M, ksub)."""
+    return part_tables(x, centroids, metric)
+
+
+def sdc_table(centroids: Tensor) -> Tensor:
+    """For each part the squared distances between its centroids: (M, ksub, ksub)."""
+    return (centroids[:, :, None] - centroids[:, None]).square().sum(-1)
+
+
+def hypercube(x: Tensor, nbits: int) -> Tensor:
+    """Centroids to begin with: the corners of a cube around the mean, one bit a dimension."""
+    mean = x.mean(0)
+    bits = (torch.arange(1 << nbits, device=x.device)[:, None] >> torch.arange(nbits, device=x.device)) & 1
+    corners = mean.repeat(1 << nbits, 1)
+    corners[:, :nbits] += (2 * bits - 1) * mean.abs().max()
+    return corners
