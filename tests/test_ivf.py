@@ -306,7 +306,7 @@ def test_what_is_refused(faiss):
     with pytest.raises(RuntimeError):
         untrained.search(XQ, 3)
     with pytest.raises(RuntimeError):
-        index.merge_from(trained(faiss, "sq8", "L2"))
+        index.merge_from(trained(faiss, "sq8", "L2"), 0)
     with pytest.raises(RuntimeError):
         index.replace_invlists(faiss.ArrayInvertedLists(NLIST + 1, 4 * D))
     with pytest.raises(RuntimeError):

@@ -48,7 +48,7 @@ class IndexFlat(IndexFlatCodes):
             self._add_sa_codes(x.view(torch.uint8), None)
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
-        if k == 1 and params is None and self.ntotal and x.shape[0] >= flat.BLAS_FROM:
+        if k == 1 and params is None and self.ntotal and x.shape[0] >= flat.BLAS_FROM and not self.metric_arg:
             distances, labels = flat.nearest(x, self._vectors, self.metric_type)
             return distances[:, None], labels[:, None]
         allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
