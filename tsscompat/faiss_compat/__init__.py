@@ -16,6 +16,7 @@ from tsscompat.faiss_compat.ivf_pq import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.params import *
+from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *

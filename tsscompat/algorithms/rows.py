@@ -1,0 +1,45 @@
+"""Searching codes that stand one after the other with the scans of inverted lists: runs of rows are the lists, and every one is probed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms.ivf import ListCodec, Options
+from tsscompat.kernels.ivf_lists import Ragged
+
+# Rows of a list: short enough for a single query's lists to be dealt out to threads evenly.
+_RUN = 4096
+
+
+def as_lists(codes: Tensor) -> Ragged:
+    """The rows as lists of consecutive ones."""
+    n, device = codes.shape[0], codes.device
+    offsets = torch.arange(0, max(n, 1), _RUN, device=device)
+    sizes = (n - offsets).clamp(max=_RUN)
+    # Labels are asked for as (list, position), so the ids are never read: memory that is not touched costs nothing.
+    return Ragged(codes, torch.empty(n, dtype=torch.int64, device=device), offsets, sizes)
+
+
+def _keys(nq: int, lists: Ragged) -> Tensor:
+    return torch.arange(lists.nlist, device=lists.offsets.device).expand(nq, -1).contiguous()
+
+
+def _row_numbers(labels: Tensor) -> Tensor:
+    return torch.where(labels >= 0, (labels >> 32) * _RUN + (labels & 0xFFFFFFFF), -1)
+
+
+def top(codec: ListCodec, x: Tensor, lists: Ragged, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The k best rows for each query."""
+    keys = _keys(x.shape[0], lists)
+    distances, labels, _ = codec.top(x, keys, torch.zeros(keys.shape, device=x.device), lists, k, Options(allowed, None, True))
+    return distances, _row_numbers(labels)
+
+
+def within(codec: ListCodec, x: Tensor, lists: Ragged, radius: float, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """All rows within a radius of each query."""
+    keys = _keys(x.shape[0], lists)
+    lims, distances, labels, _ = codec.within(
+        x, keys, torch.zeros(keys.shape, device=x.device), lists, radius, Options(allowed, None, True)
+    )
+    return lims, distances, _row_numbers(labels)
