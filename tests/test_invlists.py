@@ -76,7 +76,13 @@ def test_same_operations_same_lists(steps):
         assert ours.imbalance_factor() == pytest.approx(theirs.imbalance_factor())
 
 
-@given(st.lists(st.tuples(LIST, st.integers(1, 9)), max_size=12), st.integers(0, 4), st.integers(1, 9), st.integers(0, 9), st.integers(0, 50))
+@given(
+    st.lists(st.tuples(LIST, st.integers(1, 9)), max_size=12),
+    st.integers(0, 4),
+    st.integers(1, 9),
+    st.integers(0, 9),
+    st.integers(0, 50),
+)
 def test_subsets_and_merges(adds, kind, a1, a2, add_id):
     a2 = a2 % a1 if kind in (1, 3) else a2
 
@@ -167,10 +173,15 @@ def test_appending_by_the_twin_and_by_the_definition(list_nos, crowded):
     def run(append):
         offsets = torch.cumsum(rooms, 0) - rooms
         rows = int(rooms.sum())
-        lists = ivf_lists.Ragged(torch.zeros(rows, 2, dtype=torch.uint8), torch.full((rows,), -7), offsets, torch.zeros(7, dtype=torch.int64))
+        lists = ivf_lists.Ragged(
+            torch.zeros(rows, 2, dtype=torch.uint8), torch.full((rows,), -7), offsets, torch.zeros(7, dtype=torch.int64)
+        )
         places = torch.full_like(where, -9)
         done = append(lists, rooms.clone(), torch.tensor([rows, 0]), where, codes, ids, places)
-        held = [sorted(zip(lists.ids[o : o + n].tolist(), lists.codes[o : o + n].tolist())) for o, n in zip(offsets.tolist(), lists.sizes.tolist())]
+        held = [
+            sorted(zip(lists.ids[o : o + n].tolist(), lists.codes[o : o + n].tolist()))
+            for o, n in zip(offsets.tolist(), lists.sizes.tolist())
+        ]
         return done, places.tolist(), held
 
     done, places, held = run(ivf_lists.append.definition)

@@ -36,8 +36,12 @@ KINDS = {
     "pq8": lambda faiss, m: faiss.IndexIVFPQ(flat(faiss, m), D, NLIST, 4, 8, m),
     "pq4": lambda faiss, m: faiss.IndexIVFPQ(flat(faiss, m), D, NLIST, 8, 4, m),
     "sq8": lambda faiss, m: faiss.IndexIVFScalarQuantizer(flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_8bit, m),
-    "sq8 plain": lambda faiss, m: faiss.IndexIVFScalarQuantizer(flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_8bit, m, False),
-    "sq8 uniform": lambda faiss, m: faiss.IndexIVFScalarQuantizer(flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_8bit_uniform, m),
+    "sq8 plain": lambda faiss, m: faiss.IndexIVFScalarQuantizer(
+        flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_8bit, m, False
+    ),
+    "sq8 uniform": lambda faiss, m: faiss.IndexIVFScalarQuantizer(
+        flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_8bit_uniform, m
+    ),
     "sq6": lambda faiss, m: faiss.IndexIVFScalarQuantizer(flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_6bit, m),
     "sq4": lambda faiss, m: faiss.IndexIVFScalarQuantizer(flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_4bit, m),
     "fp16": lambda faiss, m: faiss.IndexIVFScalarQuantizer(flat(faiss, m), D, NLIST, faiss.ScalarQuantizer.QT_fp16, m),
@@ -163,7 +167,9 @@ def test_range_search(case, nprobe, share, draw, patience):
     def ask(faiss, index):
         sel = selector(faiss, draw)
         given = {} if sel is None else {"sel": sel}
-        return index.range_search(XQ, radius, params=faiss.SearchParametersIVF(nprobe=nprobe, max_empty_result_buckets=patience, **given))
+        return index.range_search(
+            XQ, radius, params=faiss.SearchParametersIVF(nprobe=nprobe, max_empty_result_buckets=patience, **given)
+        )
 
     assert_same_ranges(ask(oracle, theirs), ask(tsscompat, ours), radius, **NEAR)
 
@@ -307,8 +313,9 @@ def test_what_is_refused(faiss):
         untrained.search(XQ, 3)
     with pytest.raises(RuntimeError):
         index.merge_from(trained(faiss, "sq8", "L2"), 0)
-    with pytest.raises(RuntimeError):
-        index.replace_invlists(faiss.ArrayInvertedLists(NLIST + 1, 4 * D))
+    if faiss is tsscompat:  # FAISS has deleted the old lists before it looks at the new ones
+        with pytest.raises(RuntimeError):
+            index.replace_invlists(faiss.ArrayInvertedLists(NLIST + 1, 4 * D))
     with pytest.raises(RuntimeError):
         faiss.IndexIVFFlat(faiss.IndexFlatL2(D), D + 1, NLIST)
     index.make_direct_map()

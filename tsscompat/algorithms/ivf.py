@@ -29,7 +29,20 @@ from tsscompat.kernels.ivf_lists import Ragged, runs
 from tsscompat.kernels.ivf_terms import product_terms
 from tsscompat.kernels.metrics import INNER_PRODUCT, is_similarity
 
-__all__ = ["Decoded", "Flat", "ListCodec", "Options", "Polysemous", "Product", "Scalar", "Top", "combined", "limits_of", "rows_allowed", "term_sums"]
+__all__ = [
+    "Decoded",
+    "Flat",
+    "ListCodec",
+    "Options",
+    "Polysemous",
+    "Product",
+    "Scalar",
+    "Top",
+    "combined",
+    "limits_of",
+    "rows_allowed",
+    "term_sums",
+]
 
 # Decoded lists are held in blocks of about this many bytes.
 _BLOCK_BYTES = 1 << 27
@@ -101,7 +114,9 @@ class Flat:
     metric_arg: float = 0.0
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
-        return scan_flat(x, _vectors(lists), lists, keys, k, self.metric, self.metric_arg, options.allowed, options.limits, options.pairs)
+        return scan_flat(
+            x, _vectors(lists), lists, keys, k, self.metric, self.metric_arg, options.allowed, options.limits, options.pairs
+        )
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
         return within_flat(
@@ -231,7 +246,9 @@ class Decoded:
         best = (torch.full((x.shape[0], k), worst, device=x.device), torch.full((x.shape[0], k), -1, device=x.device))
         counted = [0, 0, 0]
         for here, part, vectors, allowed in self._blocks(keys, lists, options):
-            *found, counts = scan_flat(x, vectors, part, here, k, self.metric, self.metric_arg, allowed, options.limits, options.pairs)
+            *found, counts = scan_flat(
+                x, vectors, part, here, k, self.metric, self.metric_arg, allowed, options.limits, options.pairs
+            )
             best = combined(best, (found[0], found[1]), largest)
             counted = [a + b for a, b in zip(counted, counts)]
         return *best, (counted[0], counted[1], counted[2])

@@ -9,7 +9,19 @@ from torch import Tensor
 
 from tsscompat.kernels.ivf_lists import Ragged, ranks, runs
 
-__all__ = ["Ragged", "empty", "fill_holes", "grown_rooms", "in_list_order", "joined", "layout", "live", "ranks", "runs", "stacked"]
+__all__ = [
+    "Ragged",
+    "empty",
+    "fill_holes",
+    "grown_rooms",
+    "in_list_order",
+    "joined",
+    "layout",
+    "live",
+    "ranks",
+    "runs",
+    "stacked",
+]
 
 
 def empty(nlist: int, code_size: int, device: torch.device) -> Ragged:

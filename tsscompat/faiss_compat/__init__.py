@@ -10,6 +10,7 @@ from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.ivf import *
+from tsscompat.faiss_compat.ivf_coarse import *
 from tsscompat.faiss_compat.ivf_flat import *
 from tsscompat.faiss_compat.ivf_independent import *
 from tsscompat.faiss_compat.ivf_pq import *

@@ -33,7 +33,9 @@ class InvertedLists(Stated):
     """Lists of (id, code) entries, one for each cell of a coarse quantizer."""
 
     INVALID_CODE_SIZE = (1 << 64) - 1
-    SUBSET_TYPE_ID_RANGE, SUBSET_TYPE_ID_MOD, SUBSET_TYPE_ELEMENT_RANGE, SUBSET_TYPE_INVLIST_FRACTION, SUBSET_TYPE_INVLIST = range(5)
+    SUBSET_TYPE_ID_RANGE, SUBSET_TYPE_ID_MOD, SUBSET_TYPE_ELEMENT_RANGE, SUBSET_TYPE_INVLIST_FRACTION, SUBSET_TYPE_INVLIST = (
+        range(5)
+    )
 
     nlist = size_t(0, "number of lists")
     code_size = size_t(0, "bytes in a code")
@@ -145,7 +147,13 @@ class InvertedLists(Stated):
     def update_entries(self, list_no: int, offset: int, n_entry: int, ids: Any, code: Any) -> None:
         """Overwrite entries of one list."""
         rows = self._list_rows(list_no)
-        check(0 <= offset and rows.start + offset + n_entry <= rows.stop, "list {} has no entries {} to {}", list_no, offset, offset + n_entry)
+        check(
+            offset >= 0 and rows.start + offset + n_entry <= rows.stop,
+            "list {} has no entries {} to {}",
+            list_no,
+            offset,
+            offset + n_entry,
+        )
         codes = _items(code, torch.uint8, n_entry * self.code_size, self.device).reshape(n_entry, self.code_size)
         wanted = torch.arange(n_entry, device=self.device) + (rows.start + offset)
         self._set_rows(wanted, codes, _items(ids, torch.int64, n_entry, self.device))
@@ -333,7 +341,11 @@ class ArrayInvertedLists(InvertedLists):
         """Make list map[i] list i, for every i."""
         self._ragged()
         order = _items(map, torch.int64, self.nlist, self.device)
-        check(bool((order.sort().values == torch.arange(self.nlist, device=self.device)).all()), "expected a permutation of {} lists", self.nlist)
+        check(
+            bool((order.sort().values == torch.arange(self.nlist, device=self.device)).all()),
+            "expected a permutation of {} lists",
+            self.nlist,
+        )
         lists = Ragged(self._codes, self._ids, self._offsets[order], self._sizes[order])
         self._take(lists, int(self._tail[0]), self._rooms[order])
 

@@ -16,16 +16,14 @@ from tsscompat.algorithms import ragged
 from tsscompat.algorithms.ivf import Decoded, ListCodec, Options, combined, limits_of, rows_allowed
 from tsscompat.algorithms.random import rand_perm
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import Declared, Stated, boolean, child, integer, size_t
+from tsscompat.faiss_compat.attributes import boolean, child, integer, size_t
 from tsscompat.faiss_compat.base import Index
-from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
-from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
+from tsscompat.faiss_compat.ivf_coarse import IndexIVFInterface
 from tsscompat.faiss_compat.ivf_methods import IVFMethods
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
-from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels.ivf_lists import Ragged
@@ -33,104 +31,6 @@ from tsscompat.kernels.metrics import is_similarity
 
 # Vectors are encoded in blocks of this many, as FAISS does, so that residuals of a large batch never exist at once.
 _ADD_BLOCK = 65536
-
-
-class Char(str):
-    """A C char as FAISS's Python gives it: a string of one character, which here counts as its number too."""
-
-    def __index__(self) -> int:
-        return ord(self)
-
-    __int__ = __index__
-
-
-def _character(value: Any, name: str) -> Char:
-    if isinstance(value, str):
-        if len(value) != 1:
-            raise TypeError(f"{name} must be one character or a number, got {value!r}")
-        return Char(value)
-    if isinstance(value, float):
-        raise TypeError(f"{name} must be one character or a number, got {value!r}")
-    return Char(chr(int(value)))
-
-
-class Level1Quantizer(Stated):
-    """The coarse quantizer: what maps vectors to lists."""
-
-    quantizer = child(None, "the index of the lists' centroids")
-    nlist = size_t(0, "number of lists")
-    quantizer_trains_alone = Declared(lambda: Char("\0"), _character, "0: k-means with the quantizer; 1: it trains itself; 2: k-means, then add")
-    own_fields = boolean(False)
-    cp = child(ClusteringParameters, "of the k-means")
-    clustering_index = child(None, "the index that k-means assigns with")
-
-    def __init__(self, quantizer: Index | None = None, nlist: int = 0) -> None:
-        super().__init__()
-        self.quantizer, self.nlist = quantizer, nlist
-        if quantizer is not None:
-            self.cp.niter = 10
-
-    def train_q1(self, n: int, x: Any, verbose: bool, metric_type: int) -> None:
-        """Train the coarse quantizer (C signature)."""
-        self._train_q1(behind(x, n, self._coarse().d), verbose, metric_type)
-
-    def _coarse(self) -> Any:
-        check(self.quantizer is not None, "IVF quantizer must not be null")
-        return self.quantizer
-
-    def _train_q1(self, x: Tensor, verbose: bool, metric_type: int) -> None:
-        """Make the quantizer hold nlist centroids, unless it does."""
-        quantizer, how = self._coarse(), int(self.quantizer_trains_alone)
-        if quantizer.is_trained and quantizer.ntotal == self.nlist:
-            if verbose:
-                print("IVF quantizer does not need training.")
-            return
-        if verbose:
-            print(f"Training level-1 quantizer on {x.shape[0]} vectors in {quantizer.d}D")
-        if how == 1:
-            quantizer.verbose = verbose
-            quantizer._train(x)
-            check(quantizer.ntotal == self.nlist, "nlist {} not consistent with the quantizer's {} entries", self.nlist, quantizer.ntotal)
-            return
-        clustering = Clustering(quantizer.d, self.nlist, self.cp)
-        if how == 0:
-            quantizer._reset()
-            clustering.train(x, quantizer if self.clustering_index is None else self.clustering_index)
-            if self.clustering_index is not None:
-                quantizer._add(clustering.centroids.tensor.view(-1, quantizer.d), None)
-            quantizer.is_trained = True
-            return
-        spherical = metric_type == METRIC_INNER_PRODUCT and self.cp.spherical
-        check(metric_type == METRIC_L2 or spherical, "k-means on a flat index suits L2, or inner product with spherical centroids")
-        clustering.train(x, IndexFlatL2(quantizer.d).to(self.device) if self.clustering_index is None else self.clustering_index)
-        centroids = clustering.centroids.tensor.view(-1, quantizer.d)
-        if not quantizer.is_trained:
-            quantizer._train(centroids)
-        quantizer._add(centroids, None)
-
-    def coarse_code_size(self) -> int:
-        """Bytes that a list number takes in a standalone code."""
-        return (max(self.nlist - 1, 0).bit_length() + 7) // 8
-
-    def _listno_codes(self, list_nos: Tensor) -> Tensor:
-        """List numbers as little-endian bytes (n, coarse_code_size); 0 for list -1."""
-        shifts = 8 * torch.arange(self.coarse_code_size(), device=list_nos.device)
-        return ((list_nos.clamp(min=0)[:, None] >> shifts) & 255).to(torch.uint8)
-
-    def _listnos(self, codes: Tensor) -> Tensor:
-        """The list numbers at the start of standalone codes."""
-        width = self.coarse_code_size()
-        shifts = 8 * torch.arange(width, device=codes.device)
-        list_nos = (codes[:, :width].to(torch.int64) << shifts).sum(1)
-        check(bool((list_nos < self.nlist).all()), "a code names a list beyond the {} there are", self.nlist)
-        return list_nos
-
-
-class IndexIVFInterface(Level1Quantizer):
-    """A coarse quantizer, and how many of its lists a search visits."""
-
-    nprobe = size_t(1, "lists visited for each query")
-    max_codes = size_t(0, "codes visited for each query at most (0: no limit)")
 
 
 def _milliseconds() -> float:
@@ -145,14 +45,22 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     invlists = child(None, "the lists")
     own_invlists = boolean(False)
     code_size = size_t(0, "bytes in a code")
-    parallel_mode = integer(0, "how FAISS divides the work among threads (0 to 3); 1024 is added to keep the heaps that are given")
+    parallel_mode = integer(
+        0, "how FAISS divides the work among threads (0 to 3); 1024 is added to keep the heaps that are given"
+    )
     direct_map = child(DirectMap, "from ids to entries")
     by_residual = boolean(True, "codes are of the difference to the centroid")
 
     _caches = ("_codec", "_center_table")
 
     def __init__(
-        self, quantizer: Index | None = None, d: int = 0, nlist: int = 0, code_size: int = 0, metric: int = METRIC_L2, own_invlists: bool = True
+        self,
+        quantizer: Index | None = None,
+        d: int = 0,
+        nlist: int = 0,
+        code_size: int = 0,
+        metric: int = METRIC_L2,
+        own_invlists: bool = True,
     ) -> None:
         super().__init__(d, metric)
         if quantizer is None:
@@ -210,7 +118,11 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         return centers
 
     def _ivf_params(self, params: SearchParameters | None) -> SearchParametersIVF | None:
-        check(params is None or isinstance(params, SearchParametersIVF), "IndexIVF params have incorrect type: {}", type(params).__name__)
+        check(
+            params is None or isinstance(params, SearchParametersIVF),
+            "IndexIVF params have incorrect type: {}",
+            type(params).__name__,
+        )
         return params  # type: ignore[return-value]
 
     def _probes(self, params: SearchParametersIVF | None) -> int:
@@ -315,7 +227,9 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         stats["ndis"] += counts[1]
         stats["nheap_updates"] += counts[2]
 
-    def _search_given(self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, D: Tensor | None, I: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _search_given(
+        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, D: Tensor | None, I: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
         """search_preassigned for the caller's lists; with PARALLEL_MODE_NO_HEAP_INIT it goes on with the heaps in D and I."""
         check(keys.numel() == 0 or int(keys.max()) < self.nlist, "Invalid key: there are {} lists", self.nlist)
         found = self._search_preassigned(x, k, keys, coarse, None, False)
@@ -353,7 +267,15 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         return lims, distances, labels
 
     def _until_barren(
-        self, x: Tensor, radius: float, keys: Tensor, coarse: Tensor, codec: ListCodec, lists: Ragged, allowed: Tensor | None, patience: int
+        self,
+        x: Tensor,
+        radius: float,
+        keys: Tensor,
+        coarse: Tensor,
+        codec: ListCodec,
+        lists: Ragged,
+        allowed: Tensor | None,
+        patience: int,
     ) -> Tensor:
         """`keys` with -1 from where a query has seen `patience` lists in a row without a result."""
         kept = keys.clone()
@@ -384,7 +306,9 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         vectors[found] = self._decode_rows(rows, list_nos)
         return distances, labels, vectors
 
-    def _search_and_return_codes(self, x: Tensor, k: int, with_listno: bool, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+    def _search_and_return_codes(
+        self, x: Tensor, k: int, with_listno: bool, params: SearchParameters | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         distances, labels, found, rows, list_nos = self._found_entries(x, k, params)
         codes = self._lists()._ragged().codes[rows]
         if with_listno:
@@ -462,4 +386,4 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         other.ntotal = 0
 
 
-__all__ = ["IndexIVF", "IndexIVFInterface", "Level1Quantizer"]
+__all__ = ["IndexIVF"]

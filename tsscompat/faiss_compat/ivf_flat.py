@@ -99,7 +99,11 @@ class IndexIVFFlatDedup(IndexIVFFlat):
         if self.instances:
             several = torch.tensor(list(self.instances), device=labels.device)
             for q in torch.isin(labels, several).any(1).nonzero().squeeze(1).tolist():
-                found = [(v, i) for v, name in zip(distances[q].tolist(), labels[q].tolist()) for i in (name, *self.instances.get(name, ()))]
+                found = [
+                    (v, i)
+                    for v, name in zip(distances[q].tolist(), labels[q].tolist())
+                    for i in (name, *self.instances.get(name, ()))
+                ]
                 distances[q] = torch.tensor([v for v, _ in found[:k]], device=labels.device)
                 labels[q] = torch.tensor([i for _, i in found[:k]], device=labels.device)
         return distances, labels

@@ -12,7 +12,8 @@ from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import boolean, child
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_L2
-from tsscompat.faiss_compat.ivf import IndexIVF, Level1Quantizer
+from tsscompat.faiss_compat.ivf import IndexIVF
+from tsscompat.faiss_compat.ivf_coarse import Level1Quantizer
 from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
 from tsscompat.faiss_compat.params import SearchParameters
 
@@ -35,7 +36,11 @@ class IndexIVFIndependentQuantizer(Index):
         else:
             fits = vt.d_in == self.d and vt.d_out == index_ivf.d
             check(fits, "expected a transform from {} to {} dimensions, got {} to {}", self.d, index_ivf.d, vt.d_in, vt.d_out)
-        check(quantizer.ntotal in (0, index_ivf.nlist) or not quantizer.is_trained, "the quantizer must have {} entries", index_ivf.nlist)
+        check(
+            quantizer.ntotal in (0, index_ivf.nlist) or not quantizer.is_trained,
+            "the quantizer must have {} entries",
+            index_ivf.nlist,
+        )
         check(not (index_ivf.is_trained and vt is not None) or vt.is_trained, "the transform is not trained")
         self.quantizer, self.index_ivf, self.vt = quantizer, index_ivf, vt
         self.ntotal = index_ivf.ntotal

@@ -30,7 +30,15 @@ class IVFMethods:
         return keys, matrix(Dq, n, self.nprobe, torch.float32, self.device, "coarse distances")
 
     def search_preassigned(
-        self: Any, x: Array, k: int, Iq: Array, Dq: Array | None, *, params: SearchParameters | None = None, D: Array | None = None, I: Array | None = None
+        self: Any,
+        x: Array,
+        k: int,
+        Iq: Array,
+        Dq: Array | None,
+        *,
+        params: SearchParameters | None = None,
+        D: Array | None = None,
+        I: Array | None = None,
     ) -> tuple[Array, Array]:
         """The k nearest vectors among those in given lists (n, nprobe), whose centroids are at given distances."""
         batch = rows(x, self.d, self.device)
@@ -145,7 +153,17 @@ class IVFMethods:
         behind(recons, 1, self.d).copy_(self._decode_rows(place, list_nos))
 
     def search_preassigned_c(
-        self: Any, n: int, x: Any, k: int, assign: Any, centroid_dis: Any, distances: Any, labels: Any, store_pairs: bool, params: Any = None, stats: Any = None
+        self: Any,
+        n: int,
+        x: Any,
+        k: int,
+        assign: Any,
+        centroid_dis: Any,
+        distances: Any,
+        labels: Any,
+        store_pairs: bool,
+        params: Any = None,
+        stats: Any = None,
     ) -> None:
         given = self._ivf_params(params)
         nprobe = self._probes(given)
@@ -159,7 +177,16 @@ class IVFMethods:
         I.copy_(found[1])
 
     def range_search_preassigned_c(
-        self: Any, nx: int, x: Any, radius: float, keys: Any, coarse_dis: Any, result: Any, store_pairs: bool = False, params: Any = None, stats: Any = None
+        self: Any,
+        nx: int,
+        x: Any,
+        radius: float,
+        keys: Any,
+        coarse_dis: Any,
+        result: Any,
+        store_pairs: bool = False,
+        params: Any = None,
+        stats: Any = None,
     ) -> None:
         given = self._ivf_params(params)
         nprobe = self._probes(given)
@@ -167,7 +194,15 @@ class IVFMethods:
         result.fill(*self._range_search_preassigned(behind(x, nx, self.d), float(radius), *probed, given))
 
     def search_and_return_codes_c(
-        self: Any, n: int, x: Any, k: int, distances: Any, labels: Any, recons: Any, include_listno: bool = False, params: Any = None
+        self: Any,
+        n: int,
+        x: Any,
+        k: int,
+        distances: Any,
+        labels: Any,
+        recons: Any,
+        include_listno: bool = False,
+        params: Any = None,
     ) -> None:
         width = self.code_size + (self.coarse_code_size() if include_listno else 0)
         self.search_and_return_codes(

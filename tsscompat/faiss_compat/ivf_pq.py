@@ -124,7 +124,15 @@ class IndexIVFPQ(IndexIVF):
         """What each stored code adds to distances, kept until lists, centroids or the coarse quantizer change."""
         lists, centroids, quantizer = self._lists()._ragged(), self.pq.centroids.tensor, self._coarse()
         moves, changes = self._lists()._stamp()
-        stamp = (id(self.invlists), moves, id(quantizer), quantizer.ntotal, centroids.data_ptr(), centroids._version, self.pq.nbits)
+        stamp = (
+            id(self.invlists),
+            moves,
+            id(quantizer),
+            quantizer.ntotal,
+            centroids.data_ptr(),
+            centroids._version,
+            self.pq.nbits,
+        )
         kept = self._terms
         if kept is not None and kept[0] == stamp:
             if kept[1] != changes:
@@ -157,7 +165,11 @@ class IndexIVFPQ(IndexIVF):
 
         if not self.by_residual or similar:
             codec = Product(
-                lambda x: product.tables(x, centroids, self.metric_type), computed if self.by_residual else zero, None, self.pq.nbits, similar
+                lambda x: product.tables(x, centroids, self.metric_type),
+                computed if self.by_residual else zero,
+                None,
+                self.pq.nbits,
+                similar,
             )
         else:
             terms, shift = self._row_terms(), self._shift()

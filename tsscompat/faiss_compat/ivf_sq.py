@@ -18,7 +18,13 @@ from tsscompat.kernels.ivf import Affine
 
 SQ = ScalarQuantizer
 # Bits, and how many steps the trained range has; codes stand for the middle of their step.
-_RANGED = {SQ.QT_8bit: (8, 255), SQ.QT_8bit_uniform: (8, 255), SQ.QT_6bit: (6, 63), SQ.QT_4bit: (4, 15), SQ.QT_4bit_uniform: (4, 15)}
+_RANGED = {
+    SQ.QT_8bit: (8, 255),
+    SQ.QT_8bit_uniform: (8, 255),
+    SQ.QT_6bit: (6, 63),
+    SQ.QT_4bit: (4, 15),
+    SQ.QT_4bit_uniform: (4, 15),
+}
 _DIRECT = {SQ.QT_8bit_direct: 0.0, SQ.QT_8bit_direct_signed: -128.0}
 _FLOATS = {SQ.QT_fp16: 16, SQ.QT_bf16: 17}
 _TURBO_FULL = range(SQ.QT_2bit_tq, SQ.QT_5bit_tq + 1)
@@ -34,7 +40,11 @@ def affine_of(sq: ScalarQuantizer, device: torch.device) -> Affine | None:
         return None
     bits, steps = _RANGED[sq.qtype]
     trained = sq.trained.tensor
-    low, extent = (trained[: sq.d], trained[sq.d :]) if trained.shape[0] == 2 * sq.d and trained.shape[0] != 2 else (trained[:1], trained[1:])
+    low, extent = (
+        (trained[: sq.d], trained[sq.d :])
+        if trained.shape[0] == 2 * sq.d and trained.shape[0] != 2
+        else (trained[:1], trained[1:])
+    )
     step = (extent / steps).expand(sq.d).contiguous()
     return Affine(bits, (low + 0.5 * step).contiguous(), step)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -140,12 +141,14 @@ def _staged(index: Any, x: torch.Tensor, params: Any, scan: Callable[..., Any]) 
     times.append(time.perf_counter())
     answer = scan(vectors, keys, coarse, ivf, given)
     times.append(time.perf_counter())
-    spent = [1000.0 * (b - a) for a, b in zip(times, times[1:])]
+    spent = [1000.0 * (b - a) for a, b in itertools.pairwise(times)]
     stages = zip(("pre_transform_ms", "coarse_quantizer_ms", "invlist_scan_ms"), spent)
     return answer, {"ndis": n, **dict(stages)}
 
 
-def search_with_parameters(index: Any, x: Array, k: int, params: SearchParametersIVF | None = None, output_stats: bool = False) -> Any:
+def search_with_parameters(
+    index: Any, x: Array, k: int, params: SearchParametersIVF | None = None, output_stats: bool = False
+) -> Any:
     """A search with parameters of its own; with `output_stats` also the distances computed and the time of each stage."""
     batch = rows(x, index.d, index.device)
     wanted = _own_parameters(index) if params is None else params
@@ -163,7 +166,10 @@ def range_search_with_parameters(
     batch = rows(x, index.d, index.device)
     wanted = _own_parameters(index) if params is None else params
     (lims, distances, labels), stats = _staged(
-        index, batch.tensor, wanted, lambda v, keys, coarse, ivf, p: ivf._range_search_preassigned(v, float(radius), keys, coarse, p)
+        index,
+        batch.tensor,
+        wanted,
+        lambda v, keys, coarse, ivf, p: ivf._range_search_preassigned(v, float(radius), keys, coarse, p),
     )
     answer = lims_out(batch, lims), batch.give_back(distances), batch.give_back(labels)
     return (*answer, stats) if output_stats else answer

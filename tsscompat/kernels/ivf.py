@@ -75,7 +75,15 @@ def _scored(score: Score, seen: _Candidates, start: int, nprobe: int, largest: b
     return torch.where((seen.rows >= 0) & ~values.isnan(), values, float("inf"))
 
 
-def _top(score: Score, lists: Ragged, keys: Tensor, k: int, largest: bool, row_bytes: int, options: tuple[Tensor | None, Tensor | None, bool]) -> Top:
+def _top(
+    score: Score,
+    lists: Ragged,
+    keys: Tensor,
+    k: int,
+    largest: bool,
+    row_bytes: int,
+    options: tuple[Tensor | None, Tensor | None, bool],
+) -> Top:
     allowed, limits, pairs = options
     worst = torch.finfo(torch.float32).max
     nq, nprobe = keys.shape
@@ -101,7 +109,13 @@ def _top(score: Score, lists: Ragged, keys: Tensor, k: int, largest: bool, row_b
 
 
 def _within(
-    score: Score, lists: Ragged, keys: Tensor, radius: float, largest: bool, row_bytes: int, options: tuple[Tensor | None, Tensor | None, bool]
+    score: Score,
+    lists: Ragged,
+    keys: Tensor,
+    radius: float,
+    largest: bool,
+    row_bytes: int,
+    options: tuple[Tensor | None, Tensor | None, bool],
 ) -> Range:
     allowed, limits, pairs = options
     bound = -radius if largest else radius
@@ -196,7 +210,7 @@ def scan_tables(
     limits: Tensor | None = None,
     pairs: bool = False,
 ) -> Top:
-    """The k best by base[query, probe] + terms[row] + the sum of what the code's parts select in tables[query or query * nprobe + probe]."""
+    """The k best by base[query, probe] + terms[row] + what the code's parts select in tables[query, or query * nprobe + probe]."""
     score = _sum_of_tables(tables, base, terms, lists.codes, nbits, keys.shape[1])
     return _top(score, lists, keys, k, largest, 24 * tables.shape[1], (allowed, limits, pairs))
 
@@ -235,7 +249,9 @@ class Affine:
         return self.lo + self.step * unpack(codes, d, self.bits).to(torch.float32)
 
 
-def _affine_score(x: Tensor, affine: Affine, centers: Tensor | None, base: Tensor | None, codes: Tensor, keys: Tensor, metric: int) -> Score:
+def _affine_score(
+    x: Tensor, affine: Affine, centers: Tensor | None, base: Tensor | None, codes: Tensor, keys: Tensor, metric: int
+) -> Score:
     flat_keys = keys.reshape(-1).clamp(min=0)
 
     def score(queries: Tensor, found: Tensor, pairs: Tensor) -> Tensor:

@@ -12,7 +12,9 @@ from tsscompat.kernels.metrics import INNER_PRODUCT
 
 
 @accelerated
-def product_terms(codes: Tensor, centroids: Tensor, nbits: int, centers: Tensor, offsets: Tensor, sizes: Tensor, terms: Tensor) -> None:
+def product_terms(
+    codes: Tensor, centroids: Tensor, nbits: int, centers: Tensor, offsets: Tensor, sizes: Tensor, terms: Tensor
+) -> None:
     """Write |r|^2 + 2 <center, r> of every row's decoded residual r, for the lists given by offsets, sizes and centers (n, d)."""
     m, _, dsub = centroids.shape
     rows, which = runs(offsets, sizes)

@@ -69,7 +69,7 @@ def _top(scan: Callable[..., Any], keys: Array, k: int, per_query: float, ip: bo
 
 
 def _top_of_one(scan: Callable[..., Any], keys: Array, k: int, parts: int, ip: bool) -> Any:
-    """A single query, its lists dealt out to threads (list i to thread i % parts, since early lists are read first and last ones matter least)."""
+    """A single query, its lists dealt out to threads like cards."""
     nprobe = keys.shape[1]
     costs, labels, hits = np.empty((parts, 1, k), np.float32), np.empty((parts, 1, k), np.int64), np.empty(1, np.int64)
     hands = []
@@ -102,7 +102,9 @@ def _within(scan: Callable[..., Any], keys: Array, per_query: float) -> Any:
     return torch.from_numpy(lims), torch.from_numpy(values), torch.from_numpy(names), _counts(parts)
 
 
-def _flat(x: Tensor, rows: Tensor, lists: Ragged, metric: int, radius: float, allowed: Tensor | None, limits: Tensor | None, pairs: bool) -> Any:
+def _flat(
+    x: Tensor, rows: Tensor, lists: Ragged, metric: int, radius: float, allowed: Tensor | None, limits: Tensor | None, pairs: bool
+) -> Any:
     _, ids, offsets, sizes = views(lists)
     mask, cap, ip, queries, vectors = _mask(allowed), _limits(limits), metric == INNER_PRODUCT, x.numpy(), rows.numpy()
     bound = np.float32(-radius if ip else radius)
@@ -189,7 +191,26 @@ def _tables(
 
     def scan(keys: Array, costs: Array, labels: Array, hits: Array, first: int, last: int) -> Any:
         return ivf_tables.by_query(
-            flat, start, extra, parts, nbits, codes, ids, offsets, sizes, keys, ip, bound, mask, cap, pairs, costs, labels, hits, first, last
+            flat,
+            start,
+            extra,
+            parts,
+            nbits,
+            codes,
+            ids,
+            offsets,
+            sizes,
+            keys,
+            ip,
+            bound,
+            mask,
+            cap,
+            pairs,
+            costs,
+            labels,
+            hits,
+            first,
+            last,
         )
 
     return scan
@@ -259,7 +280,28 @@ def _affine(
 
     def scan(keys: Array, costs: Array, labels: Array, hits: Array, first: int, last: int) -> Any:
         return ivf_affine.by_query(
-            queries, bits, lo, step, middle, start, codes, halves, ids, offsets, sizes, keys, ip, bound, mask, cap, pairs, costs, labels, hits, first, last
+            queries,
+            bits,
+            lo,
+            step,
+            middle,
+            start,
+            codes,
+            halves,
+            ids,
+            offsets,
+            sizes,
+            keys,
+            ip,
+            bound,
+            mask,
+            cap,
+            pairs,
+            costs,
+            labels,
+            hits,
+            first,
+            last,
         )
 
     return scan

@@ -119,7 +119,28 @@ def prepare(r, x, lo, step, bits, ip):  # type: ignore[no-untyped-def]
 
 @jit
 def by_query(  # type: ignore[no-untyped-def]
-    x, bits, lo, step, centers, base, codes, halves, ids, offsets, sizes, keys, ip, radius, allowed, limits, pairs, costs, labels, hits, first, last
+    x,
+    bits,
+    lo,
+    step,
+    centers,
+    base,
+    codes,
+    halves,
+    ids,
+    offsets,
+    sizes,
+    keys,
+    ip,
+    radius,
+    allowed,
+    limits,
+    pairs,
+    costs,
+    labels,
+    hits,
+    first,
+    last,
 ):
     """Queries first : last one after another; a heap for each, or with k = 0 everything within the radius."""
     k, masked, d = costs.shape[1], allowed.shape[0] > 0, x.shape[1]

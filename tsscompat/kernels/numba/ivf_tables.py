@@ -61,7 +61,26 @@ def bit_sums(table, codes, parts, nbits, a, b, out):  # type: ignore[no-untyped-
 
 @jit
 def by_query(  # type: ignore[no-untyped-def]
-    tables, base, terms, parts, nbits, codes, ids, offsets, sizes, keys, ip, radius, allowed, limits, pairs, costs, labels, hits, first, last
+    tables,
+    base,
+    terms,
+    parts,
+    nbits,
+    codes,
+    ids,
+    offsets,
+    sizes,
+    keys,
+    ip,
+    radius,
+    allowed,
+    limits,
+    pairs,
+    costs,
+    labels,
+    hits,
+    first,
+    last,
 ):
     """Queries first : last one after another; a heap for each, or with k = 0 everything within the radius."""
     k, masked, nprobe = costs.shape[1], allowed.shape[0] > 0, keys.shape[1]

@@ -34,12 +34,22 @@ def _terms(codes, centroids, nbits, centers, offsets, sizes, terms, first, last)
             bit_sums(table, codes, m, nbits, a, b, terms[a:b])
 
 
-def product_terms(codes: Tensor, centroids: Tensor, nbits: int, centers: Tensor, offsets: Tensor, sizes: Tensor, terms: Tensor) -> None:
+def product_terms(
+    codes: Tensor, centroids: Tensor, nbits: int, centers: Tensor, offsets: Tensor, sizes: Tensor, terms: Tensor
+) -> None:
     m, ksub, _ = centroids.shape
     if int(sizes.sum()) * 8 < offsets.shape[0] * ksub:
         # Lists so short that their tables would cost more than decoding.
         return NotImplemented  # type: ignore[return-value]
-    given = (codes.numpy(), centroids.contiguous().numpy(), nbits, centers.contiguous().numpy(), offsets.numpy(), sizes.numpy(), terms.numpy())
+    given = (
+        codes.numpy(),
+        centroids.contiguous().numpy(),
+        nbits,
+        centers.contiguous().numpy(),
+        offsets.numpy(),
+        sizes.numpy(),
+        terms.numpy(),
+    )
     run_blocks(lambda a, b: _terms(*given, a, b), offsets.shape[0], 8)
 
 
