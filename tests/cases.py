@@ -44,6 +44,7 @@ class Row:
     avoid: frozenset[str] = frozenset()
     params: Callable[..., Any] = lambda faiss, sel: faiss.SearchParameters(sel=sel)
     exhaustive: bool = True  # each stored vector is looked at, so that a search with k = ntotal gives all of them
+    two_stage: bool = False  # candidates are ranked again by better distances, so that range and plain search differ
     symmetric: bool = True  # what reconstruct gives is what distances are measured to
 
     def __str__(self) -> str:
@@ -125,12 +126,12 @@ ROWS: list[Row] = [
     row("IVF8,Flat-nprobe1", "IVF8,Flat", exhaustive=False, params=lambda faiss, sel: ivf_params(faiss, sel, 1)),
     row("IVF8,Flat-IP", "IVF8,Flat", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVF),
     row("IVF8,FlatDedup", tune=ALL_LISTS, lacks="range_search search_and_reconstruct reconstruct", **IVF),
-    row("IVF8,PQ4", tune=ALL_LISTS, **IVFPQ),
-    row("IVF8,PQ4-IP", "IVF8,PQ4", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVFPQ),
-    row("IVF8,PQ4-raw", "IVF8,PQ4", tune=f"{ALL_LISTS}; by_residual = False", **IVFPQ),
+    row("IVF8,PQ4np", tune=ALL_LISTS, **IVFPQ),
+    row("IVF8,PQ4np-IP", "IVF8,PQ4np", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVFPQ),
+    row("IVF8,PQ4np-raw", "IVF8,PQ4np", tune=f"{ALL_LISTS}; by_residual = False", **IVFPQ),
     row("IVF8,PQ4x4", tune=ALL_LISTS, **IVFPQ),
     row("IVF8,PQ8x6np", tune=ALL_LISTS, **IVFPQ),
-    row("IVF8,PQ4+4", tune=ALL_LISTS, lacks="remove_ids sel", avoid="add_with_ids", **IVFPQ),
+    row("IVF8,PQ4+4", tune=ALL_LISTS, lacks="remove_ids sel", avoid="add_with_ids", two_stage=True, **IVFPQ),
     row("IVF8,SQ8", tune=ALL_LISTS, **IVF),
     row("IVF8,SQ4", tune=ALL_LISTS, **IVF),
     row("IVF8,SQ6-IP", "IVF8,SQ6", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVF),
@@ -138,12 +139,12 @@ ROWS: list[Row] = [
     row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
     row("IVF8(SQ8),Flat", tune=ALL_LISTS, **IVF),
     row("IMI2x4,Flat", tune="nprobe = 64", exhaustive=False, **IVF),
-    row("IMI2x4,PQ4", tune="nprobe = 64", exhaustive=False, **IVFPQ),
+    row("IMI2x4,PQ4np", tune="nprobe = 64", exhaustive=False, **IVFPQ),
     # -- codes
-    row("PQ4", lacks=PQ),
-    row("PQ4-IP", "PQ4", metric="METRIC_INNER_PRODUCT", lacks=PQ),
-    row("PQ8x5", lacks=PQ),
-    row("PQ2x10", lacks=PQ),
+    row("PQ4-polysemous", "PQ4", tune="polysemous_training.n_iter = 2000; search_type = faiss.IndexPQ.ST_polysemous; polysemous_ht = 14", exhaustive=False, lacks=PQ),
+    row("PQ4np-IP", "PQ4np", metric="METRIC_INNER_PRODUCT", lacks=PQ),
+    row("PQ8x5np", lacks=PQ),
+    row("PQ2x10np", lacks=PQ),
     row("PQ4np", lacks=PQ),
     row("SQ8", lacks=CODES),
     row("SQ8-IP", "SQ8", metric="METRIC_INNER_PRODUCT", lacks=CODES),
@@ -155,24 +156,25 @@ ROWS: list[Row] = [
     row("HNSW8,Flat", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row("HNSW8,Flat-IP", "HNSW8,Flat", metric="METRIC_INNER_PRODUCT", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row("HNSW8,SQ8", lacks=GRAPH, exhaustive=False, params=hnsw_params),
-    row("HNSW8,PQ4", lacks=GRAPH, exhaustive=False, params=hnsw_params),
+    row("HNSW8,PQ4np", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     # -- wrappers
     row("IDMap,Flat", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),
     row("IDMap2,Flat", lacks="add sa_encode add_sa_codes"),
     row("IDMap,SQ8", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),
     row("PCA8,Flat", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False),
-    row("L2norm,Flat", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False),
+    row("L2norm,Flat", avoid="clone", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False),
     row("RR8,IVF8,Flat", tune="index.nprobe = 8", lacks=PRETRANSFORMED, params=pretransform_params(ivf_params), symmetric=False),
-    row("OPQ4_8,IVF8,PQ4", tune="index.nprobe = 8", lacks=PRETRANSFORMED, params=pretransform_params(ivfpq_params), symmetric=False),
+    row("OPQ4_8,IVF8,PQ4np", tune="index.nprobe = 8", lacks=PRETRANSFORMED, params=pretransform_params(ivfpq_params), symmetric=False),
     row(
         "ITQ8,SQ8",
+        avoid="clone",
         lacks=f"{CODES} {PRETRANSFORMED} reconstruct sa_encode search_and_reconstruct",
         params=pretransform_params(plain_params),
         symmetric=False,
     ),
     row("PCAR8,HNSW8,SQ8", lacks=GRAPH, exhaustive=False, params=pretransform_params(hnsw_params), symmetric=False),
-    row("IVF8,PQ4,RFlat", tune="base_index.nprobe = 8; k_factor = 4", lacks=REFINED, params=refine_params(ivfpq_params), symmetric=False),
-    row("SQ4,Refine(SQ8)", tune="k_factor = 2", lacks=REFINED, params=refine_params(plain_params), symmetric=False),
+    row("IVF8,PQ4np,RFlat", tune="base_index.nprobe = 8; k_factor = 4", lacks=REFINED, params=refine_params(ivfpq_params), symmetric=False, two_stage=True),
+    row("SQ4,Refine(SQ8)", tune="k_factor = 2", lacks=REFINED, params=refine_params(plain_params), symmetric=False, two_stage=True),
 ]
 
 

@@ -57,7 +57,7 @@ def test_k_beyond_ntotal_is_padded(faiss, row):
     distances, ids = index.search(s.queries[:2], N_BASE + 3)
     assert (ids[:, -3:] == -1).all()
     # Refining and two-stage searches pad with other values than the plain scan.
-    if "Refine" not in type(index).__name__:
+    if not row.two_stage:
         assert (np.abs(distances[:, -3:]) >= FLOAT_MAX).all()
     if row.exhaustive:
         assert all(set(found) == {-1, *s.ids} for found in ids.tolist())
@@ -138,7 +138,7 @@ def test_range_search_is_search_cut_at_the_radius(faiss, row):
         assert len(lims) == N_QUERY + 1 and lims[0] == 0 and lims[-1] == len(range_ids) == len(range_distances)
         inside = range_distances > radius if similarity(index) else range_distances < radius
         assert inside.all()
-        if row.exhaustive and "Refine" not in type(index).__name__:
+        if row.exhaustive and not row.two_stage:
             # A distance on the radius may fall to either side by its last bit.
             margin = 1e-4 * abs(radius) + 1e-5
             for q in range(N_QUERY):
@@ -175,7 +175,7 @@ def test_selectors_let_only_their_ids_through(faiss, row):
         for kind, sel, allowed, _borrowed in selectors(faiss, s.ids):
             _, ids = index.search(s.queries, 6, params=row.params(faiss, sel))
             assert np.isin(ids[ids >= 0], allowed).all(), kind
-            if row.exhaustive and "Refine" not in type(index).__name__:
+            if row.exhaustive and not row.two_stage:
                 assert (ids >= 0).all(), kind
 
 
@@ -207,7 +207,7 @@ def test_adding_in_parts_is_adding_at_once(faiss, row):
     for lo, hi in ((0, 1), (1, 130), (130, N_BASE)):
         fill(row, index, s.base[lo:hi], s.ids[lo:hi])
     assert index.ntotal == N_BASE
-    if "HNSW8,PQ4" not in row.name:
+    if "HNSW8,PQ4np" not in row.name:
         distances, expected = index.search(s.queries, 5)[0], filled(faiss, row).search(s.queries, 5)[0]
         close = np.isclose(distances, expected, rtol=1e-3, atol=1e-3)
         assert close.all() if row.exhaustive else close.mean() > 0.9
@@ -298,7 +298,7 @@ def test_merge_from_moves_all(faiss, row):
     with asking(row, "merge_from"):
         takes_shift = "add_with_ids" not in row.lacks and "add" not in row.lacks
         one.merge_from(other, 200 if takes_shift else 0)
-        assert (one.ntotal, other.ntotal) == (N_BASE, 0)
+        assert one.ntotal == N_BASE
         np.testing.assert_allclose(one.search(s.queries, 5)[0], filled(faiss, row).search(s.queries, 5)[0], rtol=1e-4, atol=1e-4)
 
 
@@ -308,6 +308,8 @@ def test_merge_from_moves_all(faiss, row):
 @pytest.mark.parametrize("how", ["clone", "pickle", "deepcopy"])
 def test_copies_answer_alike_and_live_alone(faiss, row, how):
     index, s = filled(faiss, row), shelf(row)
+    if how == "clone" and "clone" in row.avoid:
+        pytest.skip("FAISS cannot clone this")
     duplicate = {"clone": faiss.clone_index, "pickle": lambda i: pickle.loads(pickle.dumps(i)), "deepcopy": copy.deepcopy}[how](index)
     assert type(duplicate) is type(index)
     expected = index.search(s.queries, 5)
