@@ -87,7 +87,7 @@ class IndexScalarQuantizer(_Scanned):
         """Queries as FAISS compares them: with whole-number codes and a dimension that is a multiple of 16, as whole numbers."""
         if self.d % 16 == 0 and self.sq.qtype == ScalarQuantizer.QT_8bit_direct:
             return (x.to(torch.int32) & 255).float()
-        return x.trunc() if self.d % 16 == 0 and self.sq.qtype == ScalarQuantizer.QT_8bit_direct_signed else x
+        return ((x.to(torch.int32) + 128 & 255) - 128).float() if self.d % 16 == 0 and self.sq.qtype == ScalarQuantizer.QT_8bit_direct_signed else x
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         return super()._search(self._query(x), k, params)
