@@ -100,14 +100,3 @@ def test_a_virtual_gpu_answers_alike(row, monkeypatch):
     assert isinstance(got[0], np.ndarray)
     np.testing.assert_array_equal(got[1], expected[1])
     np.testing.assert_array_equal(moved.cpu().search(s.queries, 4)[1], expected[1])
-
-
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_the_torch_definitions_answer_alike(row, monkeypatch):
-    """What the compiled twins give, the plain torch definitions give too."""
-    s = shelf(row)
-    expected = filled(tsscompat, row).search(s.queries, 5)
-    from tsscompat.kernels import accelerate
-
-    monkeypatch.setattr(accelerate, "twins_enabled", lambda: False)
-    assert_same_neighbours(expected, filled(tsscompat, row).search(s.queries, 5), **TOLERANCE)
