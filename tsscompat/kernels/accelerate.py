@@ -60,10 +60,10 @@ def find_twin(module: str, name: str, device_type: str) -> Callable[..., Any] | 
 def _device_type(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     """`cpu` when every tensor is there, else the type of the first that is not."""
     for value in args:
-        if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+        if isinstance(value, torch.Tensor) and not value.is_cpu:
             return value.device.type
     for value in kwargs.values():
-        if isinstance(value, torch.Tensor) and value.device.type != "cpu":
+        if isinstance(value, torch.Tensor) and not value.is_cpu:
             return value.device.type
     return "cpu"
 
