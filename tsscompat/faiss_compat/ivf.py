@@ -6,7 +6,7 @@ the best way to score them, how its codes are scored (`_list_codec`).
 
 from __future__ import annotations
 
-import time
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -20,21 +20,23 @@ from tsscompat.faiss_compat.attributes import boolean, child, integer, size_t
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
+from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
 from tsscompat.faiss_compat.ivf_coarse import IndexIVFInterface
 from tsscompat.faiss_compat.ivf_methods import IVFMethods
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
+from tsscompat.kernels.ivf import nearest_lists
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
 
 # Vectors are encoded in blocks of this many, as FAISS does, so that residuals of a large batch never exist at once.
 _ADD_BLOCK = 65536
-
-
-def _milliseconds() -> float:
-    return time.perf_counter() * 1000.0
+# So many queries find their lists without the coarse quantizer's own search, whose preparations would cost more than the search.
+_FEW = 32
+# Coarse quantizers that are a table of centroids.
+_TABLES = (IndexFlat, IndexFlatL2, IndexFlatIP)
 
 
 class IndexIVF(IVFMethods, Index, IndexIVFInterface):
@@ -51,7 +53,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     direct_map = child(DirectMap, "from ids to entries")
     by_residual = boolean(True, "codes are of the difference to the centroid")
 
-    _caches = ("_codec", "_center_table")
+    _caches = ("_plain", "_center_table")
 
     def __init__(
         self,
@@ -107,11 +109,28 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         known = list_nos.clamp(min=0)
         return torch.where((list_nos >= 0)[:, None], x - self._coarse()._reconstruct(known), 0.0)
 
+    def _plain_centers(self) -> Tensor | None:
+        """The coarse quantizer's table of centroids, where it is nothing but that."""
+        quantizer, kept = self.quantizer, self._plain
+        if kept is not None and kept[0] is quantizer and kept[1] is quantizer.codes._buffer and kept[2] == quantizer.ntotal:
+            return kept[3]  # type: ignore[no-any-return]
+        if (
+            type(quantizer) not in _TABLES
+            or quantizer.metric_type not in (METRIC_L2, METRIC_INNER_PRODUCT)
+            or not quantizer.ntotal
+        ):
+            return None
+        table: Tensor = quantizer._vectors
+        self._plain = (quantizer, quantizer.codes._buffer, quantizer.ntotal, table)
+        return table
+
     def _centers(self) -> Tensor:
         """All centroids, (nlist, d)."""
+        plain = self._plain_centers()
+        if plain is not None:
+            return plain
         quantizer = self._coarse()
-        codes = getattr(quantizer, "codes", None)
-        stamp = (id(quantizer), quantizer.ntotal, codes.tensor.data_ptr() if codes is not None else 0)
+        stamp = (id(quantizer), quantizer.ntotal)
         if self._center_table is None or self._center_table[0] != stamp:
             self._center_table = (stamp, quantizer._reconstruct_n(0, quantizer.ntotal).contiguous())
         centers: Tensor = self._center_table[1]
@@ -132,6 +151,10 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
 
     def _nearest_lists(self, x: Tensor, params: SearchParametersIVF | None) -> tuple[Tensor, Tensor]:
         """Distances and numbers of the lists to probe."""
+        if x.shape[0] <= _FEW and (params is None or params.quantizer_params is None):
+            centers = self._plain_centers()
+            if centers is not None:
+                return nearest_lists(x, centers, self._probes(params), self.quantizer.metric_type)
         coarse, keys = self._coarse()._search(x, self._probes(params), None if params is None else params.quantizer_params)
         return coarse, keys
 
@@ -195,12 +218,12 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     # -- searching --------------------------------------------------------------------------------------------------------------------
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
-        given = self._ivf_params(params)
-        started = _milliseconds()
+        given = None if params is None else self._ivf_params(params)
+        started = perf_counter()
         coarse, keys = self._nearest_lists(x, given)
-        cvar.indexIVF_stats.quantization_time += _milliseconds() - started
+        scanning = perf_counter()
         answer = self._search_preassigned(x, k, keys, coarse, given, False)
-        cvar.indexIVF_stats.search_time += _milliseconds() - started
+        self._time(scanning - started, perf_counter() - started)
         return answer
 
     def _search_preassigned(
@@ -209,14 +232,18 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         """The k best in given lists."""
         check(self.is_trained, "IVF index is not trained")
         lists = self._lists()._ragged()
-        mode = self.parallel_mode & ~self.PARALLEL_MODE_NO_HEAP_INIT
-        check(0 <= mode <= 3, "parallel_mode {} not supported", mode)
-        limited = self.max_codes if params is None else params.max_codes or params.ensure_topk_full
-        check(not limited or mode in (0, 3), "max_codes supported only for parallel_mode = 0 or 3")
+        if self.parallel_mode:
+            self._check_mode(params)
         codec = self._list_codec(params)
         distances, labels, counts = codec.top(x, keys, coarse, lists, k, self._options(lists, keys, k, params, pairs))
         self._count(x.shape[0], counts)
         return distances, labels
+
+    def _check_mode(self, params: SearchParametersIVF | None) -> None:
+        mode = self.parallel_mode & ~self.PARALLEL_MODE_NO_HEAP_INIT
+        check(0 <= mode <= 3, "parallel_mode {} not supported", mode)
+        limited = self.max_codes if params is None else params.max_codes or params.ensure_topk_full
+        check(not limited or mode in (0, 3), "max_codes supported only for parallel_mode = 0 or 3")
 
     @staticmethod
     def _count(nq: int, counts: tuple[int, int, int]) -> None:
@@ -226,6 +253,12 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         stats["nlist"] += counts[0]
         stats["ndis"] += counts[1]
         stats["nheap_updates"] += counts[2]
+
+    @staticmethod
+    def _time(coarse: float, search: float) -> None:
+        stats = cvar.indexIVF_stats.__dict__
+        stats["quantization_time"] += coarse * 1000.0
+        stats["search_time"] += search * 1000.0
 
     def _search_given(
         self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, D: Tensor | None, I: Tensor | None
@@ -242,12 +275,11 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         given = self._ivf_params(params)
         check(self.is_trained, "IVF index is not trained")
-        started = _milliseconds()
+        started = perf_counter()
         coarse, keys = self._nearest_lists(x, given)
-        scanning = _milliseconds()
+        scanning = perf_counter()
         answer = self._range_search_preassigned(x, radius, keys, coarse, given)
-        cvar.indexIVF_stats.quantization_time += scanning - started
-        cvar.indexIVF_stats.search_time += _milliseconds() - scanning
+        self._time(scanning - started, perf_counter() - scanning)
         return answer
 
     def _range_search_preassigned(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
 from tsscompat.kernels.bits import unpack
+from tsscompat.kernels.flat import knn
 from tsscompat.kernels.ivf_lists import Ragged, runs
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity, pairwise
 
@@ -132,6 +133,12 @@ def _within(
     lims = torch.cumsum(torch.cat(hits), 0)
     none = torch.empty(0, device=keys.device)
     return lims, torch.cat([none, *distances]), torch.cat([none.to(torch.int64), *labels]), (visited, scored, int(lims[-1]))
+
+
+@accelerated
+def nearest_lists(x: Tensor, centers: Tensor, nprobe: int, metric: int) -> tuple[Tensor, Tensor]:
+    """The nprobe centers nearest to each query, by L2 or inner product: distances and numbers; made for few queries."""
+    return knn(x, centers, nprobe, metric)
 
 
 def _flat_score(x: Tensor, rows: Tensor, metric: int, metric_arg: float) -> Score:

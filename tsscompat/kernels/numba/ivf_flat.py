@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsscompat.kernels.numba.ivf_heap import among, collect, finish, put, roomy, start_heap
+from tsscompat.kernels.numba.ivf_heap import among, collect, finish, put, roomy, sift, start_heap
 from tsscompat.kernels.numba.jit import inline, jit
 
 F = np.float32
@@ -151,3 +151,23 @@ def by_list(x, rows, ids, offsets, sizes, keys, ip, allowed, pairs, costs, label
     for q in range(first, last):
         finish(costs[q], labels[q], ip)
     return visited, scored, entered
+
+
+@jit
+def nearest(x, centers, ip, costs, labels, first, last):  # type: ignore[no-untyped-def]
+    """Queries first : last's nearest rows of a table, as many as `costs` has columns."""
+    found = np.empty(TILE, np.float32)
+    for q in range(first, last):
+        start_heap(costs[q], labels[q], ip)
+        for a in range(0, centers.shape[0], TILE):
+            b = min(a + TILE, centers.shape[0])
+            if ip:
+                negative_product(x[q], centers, a, b, found)
+            else:
+                squared(x[q], centers, a, b, found)
+            bar = costs[q, 0]
+            for i in range(b - a):
+                if found[i] < bar:
+                    sift(costs[q], labels[q], costs.shape[1], found[i], ~(a + i) if ip else a + i)
+                    bar = costs[q, 0]
+        finish(costs[q], labels[q], ip)
