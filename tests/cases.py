@@ -51,7 +51,18 @@ class Row:
         return self.name
 
 
-def row(name: str, key: str | None = None, /, *, d: int = D, metric: str = "METRIC_L2", tune: str = "", lacks: str = "", avoid: str = "", **more: Any) -> Row:
+def row(
+    name: str,
+    key: str | None = None,
+    /,
+    *,
+    d: int = D,
+    metric: str = "METRIC_L2",
+    tune: str = "",
+    lacks: str = "",
+    avoid: str = "",
+    **more: Any,
+) -> Row:
     """A row for a factory string; `tune` is assignments to make on the index, `index.` left out."""
 
     def make(faiss: ModuleType) -> Any:
@@ -141,7 +152,13 @@ ROWS: list[Row] = [
     row("IMI2x4,Flat", tune="nprobe = 64", exhaustive=False, **IVF),
     row("IMI2x4,PQ4np", tune="nprobe = 64", exhaustive=False, **IVFPQ),
     # -- codes
-    row("PQ4-polysemous", "PQ4", tune="polysemous_training.n_iter = 2000; search_type = faiss.IndexPQ.ST_polysemous; polysemous_ht = 14", exhaustive=False, lacks=PQ),
+    row(
+        "PQ4-polysemous",
+        "PQ4",
+        tune="polysemous_training.n_iter = 2000; search_type = faiss.IndexPQ.ST_polysemous; polysemous_ht = 14",
+        exhaustive=False,
+        lacks=PQ,
+    ),
     row("PQ4np-IP", "PQ4np", metric="METRIC_INNER_PRODUCT", lacks=PQ),
     row("PQ8x5np", lacks=PQ),
     row("PQ2x10np", lacks=PQ),
@@ -162,9 +179,17 @@ ROWS: list[Row] = [
     row("IDMap2,Flat", lacks="add sa_encode add_sa_codes"),
     row("IDMap,SQ8", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),
     row("PCA8,Flat", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False),
-    row("L2norm,Flat", avoid="clone", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False),
+    row(
+        "L2norm,Flat", avoid="clone", lacks=f"{FLAT} {PRETRANSFORMED}", params=pretransform_params(plain_params), symmetric=False
+    ),
     row("RR8,IVF8,Flat", tune="index.nprobe = 8", lacks=PRETRANSFORMED, params=pretransform_params(ivf_params), symmetric=False),
-    row("OPQ4_8,IVF8,PQ4np", tune="index.nprobe = 8", lacks=PRETRANSFORMED, params=pretransform_params(ivfpq_params), symmetric=False),
+    row(
+        "OPQ4_8,IVF8,PQ4np",
+        tune="index.nprobe = 8",
+        lacks=PRETRANSFORMED,
+        params=pretransform_params(ivfpq_params),
+        symmetric=False,
+    ),
     row(
         "ITQ8,SQ8",
         avoid="clone",
@@ -173,8 +198,17 @@ ROWS: list[Row] = [
         symmetric=False,
     ),
     row("PCAR8,HNSW8,SQ8", lacks=GRAPH, exhaustive=False, params=pretransform_params(hnsw_params), symmetric=False),
-    row("IVF8,PQ4np,RFlat", tune="base_index.nprobe = 8; k_factor = 4", lacks=REFINED, params=refine_params(ivfpq_params), symmetric=False, two_stage=True),
-    row("SQ4,Refine(SQ8)", tune="k_factor = 2", lacks=REFINED, params=refine_params(plain_params), symmetric=False, two_stage=True),
+    row(
+        "IVF8,PQ4np,RFlat",
+        tune="base_index.nprobe = 8; k_factor = 4",
+        lacks=REFINED,
+        params=refine_params(ivfpq_params),
+        symmetric=False,
+        two_stage=True,
+    ),
+    row(
+        "SQ4,Refine(SQ8)", tune="k_factor = 2", lacks=REFINED, params=refine_params(plain_params), symmetric=False, two_stage=True
+    ),
 ]
 
 

@@ -26,7 +26,11 @@ def assert_same_neighbours(expected, got, rtol: float = 1e-4, atol: float = 1e-4
 def assert_same_ranges(expected, got, radius: float, rtol: float = 1e-4, atol: float = 1e-4) -> None:
     """Two (lims, distances, ids) of one range search agree, in any order; an id that only one has lies on the radius."""
     for row in range(len(expected[0]) - 1):
-        one, other = (dict(zip(ids[lo:hi].tolist(), d[lo:hi].tolist())) for lims, d, ids in (expected, got) for lo, hi in [lims[row : row + 2]])
+        one, other = (
+            dict(zip(ids[lo:hi].tolist(), d[lo:hi].tolist()))
+            for lims, d, ids in (expected, got)
+            for lo, hi in [lims[row : row + 2]]
+        )
         for i in one.keys() | other.keys():
             a, b = one.get(i, radius), other.get(i, radius)
             assert np.isclose(a, b, rtol=rtol, atol=atol), f"row {row}: id {i} at {b}, expected {a}"

@@ -9,7 +9,7 @@ import pickle
 import cases
 import numpy as np
 import pytest
-from cases import D, N_BASE, N_QUERY, N_TRAIN, ROWS, Row, fill, filled, shelf, trained
+from cases import N_BASE, N_QUERY, N_TRAIN, ROWS, D, Row, fill, filled, shelf, trained
 
 FLOAT_MAX = np.finfo(np.float32).max
 
@@ -310,7 +310,9 @@ def test_copies_answer_alike_and_live_alone(faiss, row, how):
     index, s = filled(faiss, row), shelf(row)
     if how == "clone" and "clone" in row.avoid:
         pytest.skip("FAISS cannot clone this")
-    duplicate = {"clone": faiss.clone_index, "pickle": lambda i: pickle.loads(pickle.dumps(i)), "deepcopy": copy.deepcopy}[how](index)
+    duplicate = {"clone": faiss.clone_index, "pickle": lambda i: pickle.loads(pickle.dumps(i)), "deepcopy": copy.deepcopy}[how](
+        index
+    )
     assert type(duplicate) is type(index)
     expected = index.search(s.queries, 5)
     index.reset()

@@ -78,7 +78,9 @@ def test_the_torch_definitions_answer_alike(tmp_path, before, environment):
     python(SEARCH_ALL.format(before=before), *paths, cwd=tmp_path, **environment)
     for row, path in zip(ROWS, paths):
         answer = np.load(f"{path}.answer.npz")
-        assert_same_neighbours(filled(faiss, row).search(shelf(row).queries, 5), (answer["distances"], answer["ids"]), rtol=1e-3, atol=1e-3)
+        assert_same_neighbours(
+            filled(faiss, row).search(shelf(row).queries, 5), (answer["distances"], answer["ids"]), rtol=1e-3, atol=1e-3
+        )
 
 
 def test_compiled_code_needs_no_writable_place(tmp_path):

@@ -14,7 +14,11 @@ from cases import N_BASE, ROWS, Row, filled, shelf
 
 import tsscompat
 
-SHARED = [r for r in ROWS if r.name in {"Flat", "IVF8,Flat", "IVF8,PQ4np", "IVF8,SQ8", "HNSW8,Flat", "PQ4np-IP", "SQ8", "OPQ4_8,IVF8,PQ4np"}]
+SHARED = [
+    r
+    for r in ROWS
+    if r.name in {"Flat", "IVF8,Flat", "IVF8,PQ4np", "IVF8,SQ8", "HNSW8,Flat", "PQ4np-IP", "SQ8", "OPQ4_8,IVF8,PQ4np"}
+]
 
 
 def growing(stop: threading.Event, rounds: list[int]) -> None:
@@ -41,7 +45,9 @@ def test_eight_threads_get_the_answers_of_one(row: Row):
             for _ in range(12):
                 which = int(rng.integers(len(batches)))
                 distances, ids = index.search(batches[which], 7)
-                if not (np.array_equal(ids, expected[which][1]) and np.allclose(distances, expected[which][0], rtol=1e-5, atol=1e-5)):
+                if not (
+                    np.array_equal(ids, expected[which][1]) and np.allclose(distances, expected[which][0], rtol=1e-5, atol=1e-5)
+                ):
                     wrong.append(which)
         except Exception as error:
             wrong.append(error)
@@ -83,6 +89,11 @@ assert np.array_equal(index.search(x, 3)[1], before[1])
 def test_a_forked_child_searches(tmp_path):
     path = os.pathsep.join(p for p in sys.path if p and Path(p).is_dir())
     run = subprocess.run(
-        [sys.executable, "-c", FORK], cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", FORK],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr[-2000:]

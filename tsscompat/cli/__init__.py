@@ -15,7 +15,9 @@ COMMANDS = {
 def usage() -> str:
     """What can be asked for, a line each."""
     width = max(map(len, COMMANDS))
-    return "\n".join(["usage: python -m tsscompat COMMAND ...", "", *(f"  {name:{width}}  {does}" for name, does in COMMANDS.items())])
+    return "\n".join(
+        ["usage: python -m tsscompat COMMAND ...", "", *(f"  {name:{width}}  {does}" for name, does in COMMANDS.items())]
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
