@@ -7,6 +7,7 @@ from tsscompat.faiss_compat.computers import *
 from tsscompat.faiss_compat.direct_map import *
 from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.flat import *
+from tsscompat.faiss_compat.io import *
 from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.ivf import *

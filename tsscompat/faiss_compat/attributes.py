@@ -148,8 +148,11 @@ class Stated:
             values[name] = declared.make()
         for name in self._caches:
             values[name] = None
-        values["_device"] = default_device()
+        values["_device"] = device = default_device()
         values["_gpu"] = -1
+        if device != CPU:
+            for held in self._children():
+                held._move(Placement(device))
         del values["referenced_objects"]  # hasattr() must be False until something is referenced, as with FAISS
 
     def __setattr__(self, name: str, value: Any) -> None:

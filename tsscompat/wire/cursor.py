@@ -1,0 +1,179 @@
+"""Reading and writing of little-endian bytes: sources and sinks, and a reader that never takes more memory than the bytes warrant.
+
+A source knows how much it has left, or says None. What a file claims is checked against that before memory is taken; from a source of
+unknown size, memory is taken piece by piece as the bytes arrive.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Protocol
+
+import torch
+from torch import Tensor
+
+from tsscompat.errors import FormatError
+
+# Bytes taken at a time from a source of unknown size.
+PIECE = 1 << 24
+
+
+class Source(Protocol):
+    """Where bytes come from."""
+
+    def left(self) -> int | None: ...
+
+    def fill(self, target: memoryview) -> int: ...
+
+
+class MemorySource:
+    """Bytes in memory."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data, self._at = data, 0
+
+    def left(self) -> int | None:
+        return len(self._data) - self._at
+
+    def fill(self, target: memoryview) -> int:
+        n = min(len(target), len(self._data) - self._at)
+        target[:n] = self._data[self._at : self._at + n]
+        self._at += n
+        return n
+
+
+class FileSource:
+    """An open binary file whose size is known."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._left = file, size
+
+    def left(self) -> int | None:
+        return self._left
+
+    def fill(self, target: memoryview) -> int:
+        done = 0
+        while done < len(target):
+            n = self._file.readinto(target[done:])  # type: ignore[attr-defined]
+            if not n:
+                break
+            done += n
+        self._left -= done
+        return done
+
+
+class CallbackSource:
+    """A function that gives up to n bytes, such as a stream's read."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self._read = read
+
+    def left(self) -> int | None:
+        return None
+
+    def fill(self, target: memoryview) -> int:
+        done = 0
+        while done < len(target):
+            piece = self._read(len(target) - done)
+            if not piece:
+                break
+            target[done : done + len(piece)] = piece
+            done += len(piece)
+        return done
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """A contiguous CPU tensor's memory."""
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+
+
+class Reader:
+    """A cursor over a source that knows where it is and what it is reading."""
+
+    def __init__(self, source: Source, max_depth: int = 64) -> None:
+        self.source, self.at, self.trail, self.max_depth = source, 0, [], max_depth
+        self.trail: list[str] = []
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Errors within say that `name` was being read."""
+        if len(self.trail) >= 3 * self.max_depth:
+            raise self.error("nested too deeply")
+        self.trail.append(name)
+        yield
+        self.trail.pop()
+
+    def error(self, message: str) -> FormatError:
+        """A FormatError that says where."""
+        return FormatError(f"{message}, at byte {self.at} in {' > '.join(self.trail) or 'the file'}")
+
+    def check(self, condition: object, message: str, *args: object) -> None:
+        """Raise a FormatError unless the condition holds."""
+        if not condition:
+            raise self.error(message.format(*args))
+
+    def need(self, n: int) -> None:
+        """Raise unless n more bytes can be there."""
+        left = self.source.left()
+        if n < 0 or (left is not None and n > left):
+            raise self.error(f"wants {n} bytes, {left} left")
+
+    def unpack(self, layout: struct.Struct) -> Any:
+        """One value of a struct layout."""
+        self.need(layout.size)
+        buffer = bytearray(layout.size)
+        if self.source.fill(memoryview(buffer)) != layout.size:
+            raise self.error(f"wants {layout.size} bytes, the end came before")
+        self.at += layout.size
+        return layout.unpack(buffer)[0]
+
+    def array(self, count: int, dtype: torch.dtype) -> Tensor:
+        """`count` items, read straight into a tensor's memory."""
+        size = torch.empty(0, dtype=dtype).element_size()
+        self.need(count * size)
+        if self.source.left() is None and count * size > PIECE:
+            return self._pieces(count * size).view(dtype)
+        out = torch.empty(count, dtype=dtype)
+        if count and self.source.fill(bytes_of(out)) != count * size:
+            raise self.error(f"wants {count * size} bytes, the end came before")
+        self.at += count * size
+        return out
+
+    def _pieces(self, n: int) -> Tensor:
+        parts, done = [], 0
+        while done < n:
+            part = torch.empty(min(PIECE, n - done), dtype=torch.uint8)
+            if self.source.fill(bytes_of(part)) != part.shape[0]:
+                raise self.error(f"wants {n} bytes, the end came before")
+            parts.append(part)
+            done += part.shape[0]
+        self.at += n
+        return torch.cat(parts)
+
+
+class Writer:
+    """A cursor over a sink: a function that takes memory."""
+
+    def __init__(self, sink: Callable[[memoryview], object]) -> None:
+        self._sink = sink
+        self._small = bytearray()
+
+    def pack(self, layout: struct.Struct, value: Any) -> None:
+        """One value of a struct layout."""
+        self._small += layout.pack(value)
+        if len(self._small) > 1 << 16:
+            self.flush()
+
+    def array(self, tensor: Tensor) -> None:
+        """A tensor's items."""
+        self.flush()
+        if tensor.numel():
+            self._sink(bytes_of(tensor.detach().cpu().contiguous()))
+
+    def flush(self) -> None:
+        """Hand what is held back to the sink."""
+        if self._small:
+            self._sink(memoryview(bytes(self._small)))
+            self._small.clear()
