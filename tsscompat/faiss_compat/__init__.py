@@ -7,9 +7,10 @@ from tsscompat.faiss_compat.computers import *
 from tsscompat.faiss_compat.direct_map import *
 from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.flat import *
-from tsscompat.faiss_compat.io import *
+from tsscompat.faiss_compat.idmap import *
 from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_views import *
+from tsscompat.faiss_compat.io import *
 from tsscompat.faiss_compat.ivf import *
 from tsscompat.faiss_compat.ivf_coarse import *
 from tsscompat.faiss_compat.ivf_flat import *
@@ -18,8 +19,10 @@ from tsscompat.faiss_compat.ivf_pq import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.params import *
+from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
+from tsscompat.faiss_compat.refine import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *
 from tsscompat.faiss_compat.vectors import *

@@ -146,8 +146,10 @@ class CodePackerFlat:
 
 def subset_distances(index: Index, x: Tensor, labels: Tensor) -> Tensor:
     """The distance of each query to the vectors that it names; the worst for names of -1."""
-    largest = is_similarity(index.metric_type)
-    out = padded(*labels.shape, largest, x.device)[0]
+    vectors = getattr(index, "_vectors", None)
+    if vectors is not None:
+        return flat.named_distances(x, vectors, labels, index.metric_type, index.metric_arg)
+    out = padded(*labels.shape, is_similarity(index.metric_type), x.device)[0]
     rows, columns = (labels >= 0).nonzero(as_tuple=True)
     step = max(1, _BLOCK // max(1, index.d))
     for start in range(0, rows.shape[0], step):

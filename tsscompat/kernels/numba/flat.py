@@ -239,3 +239,27 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
         part = costs[i : i + m], labels[i : i + m]
         run_blocks(lambda s, e: _closest(values, ip, y_norms, x_norms, part[0], part[1], s, e), m, max(1, (1 << 15) // k))
     return torch.from_numpy(costs), torch.from_numpy(labels)
+
+
+@jit
+def _named(x, y, labels, ip, out, start, stop):
+    for q in range(start, stop):
+        row = x[q]
+        for j in range(labels.shape[1]):
+            r = labels[q, j]
+            if r < 0:
+                out[q, j] = -WORST if ip else WORST
+            elif ip:
+                out[q, j] = dot(row, y[r])
+            else:
+                out[q, j] = squared_l2(row, y[r])
+
+
+def named_distances(x: Tensor, y: Tensor, labels: Tensor, metric: int, metric_arg: float = 0.0) -> Tensor:
+    if metric not in (INNER_PRODUCT, L2):
+        return NotImplemented
+    a, b, names = x.contiguous().numpy(), y.contiguous().numpy(), labels.contiguous().numpy()
+    out = np.empty(names.shape, dtype=np.float32)
+    grain = max(1, (1 << 17) // max(1, names.shape[1] * a.shape[1]))
+    run_blocks(lambda s, e: _named(a, b, names, metric == INNER_PRODUCT, out, s, e), a.shape[0], grain)
+    return torch.from_numpy(out)
