@@ -176,12 +176,12 @@ def _paired(tables: Tensor) -> Tensor:
     n, m, _ = tables.shape
     if m % 2:
         tables = torch.cat([tables, tables.new_zeros(n, 1, 16)], 1)
-    return (tables[:, 1::2, :, None] + tables[:, 0::2, None, :]).reshape(n, -1)
+    return (tables[:, 1::2, :, None] + tables[:, 0::2, None, :]).flatten(1)
 
 
 def _tables(tables: Tensor, base: Tensor, terms: Tensor | None, nbits: int, lists: Ragged) -> Head:
     codes, ids, offsets, sizes = views(lists)
-    flat = (_paired(tables) if nbits == 4 else tables.reshape(tables.shape[0], -1)).numpy()
+    flat = (_paired(tables) if nbits == 4 else tables.flatten(1)).numpy()
     extra = NO_FLOATS if terms is None else terms.numpy()
     return flat, base.numpy(), extra, tables.shape[1], 8 if nbits == 4 else nbits, codes, ids, offsets, sizes
 
