@@ -26,7 +26,7 @@ from tsscompat.kernels.ivf import (
     within_tables,
 )
 from tsscompat.kernels.ivf_lists import Ragged, runs
-from tsscompat.kernels.ivf_terms import product_terms
+from tsscompat.kernels.ivf_terms import list_scores, product_terms, query_tables
 from tsscompat.kernels.metrics import INNER_PRODUCT, is_similarity
 
 __all__ = [
@@ -171,22 +171,40 @@ def term_sums(lists: Ragged, centroids: Tensor, nbits: int, centers: Callable[[T
 class Product:
     """Product codes, scored with one table for each query.
 
-    `tables(x)` gives what the parts of a code add up to; `base(x, keys, coarse)` what is added for the list; `terms` what for the row.
+    A table has, for each part and centroid, the distance of the query's part (`plain`) or `scale` times the product of the query less
+    `shift` with it. What is added for a list is the coarse distance, the distance to its center where `centers` is given, or with `plain`
+    nothing; what is added for a row is in `terms`.
     """
 
-    tables: Callable[[Tensor], Tensor]
-    base: Callable[[Tensor, Tensor, Tensor], Tensor]
-    terms: Tensor | None
+    transposed: Tensor  # (M, dsub, ksub)
     nbits: int
-    largest: bool
+    metric: int
+    plain: bool
+    scale: float = 1.0
+    shift: Tensor | None = None
+    terms: Tensor | None = None
+    centers: Tensor | None = None
+
+    @property
+    def largest(self) -> bool:
+        return self.metric == INNER_PRODUCT
+
+    def sums(self, x: Tensor, keys: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor | None, int]:
+        """The tables, what is added for each list and each row, and the bits of a part."""
+        if self.plain:
+            tables, base = query_tables(x, self.transposed, None, self.metric, 1.0), torch.zeros(keys.shape, device=x.device)
+        else:
+            tables = query_tables(x, self.transposed, self.shift, INNER_PRODUCT, self.scale)
+            base = coarse if self.centers is None else list_scores(x, self.centers, keys, self.metric)
+        return tables, base, self.terms, self.nbits
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
-        given = (self.tables(x), self.base(x, keys, coarse), self.terms, self.nbits, lists, keys)
-        return scan_tables(*given, k, self.largest, options.allowed, options.limits, options.pairs)
+        given = self.sums(x, keys, coarse)
+        return scan_tables(*given, lists, keys, k, self.largest, options.allowed, options.limits, options.pairs)
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
-        given = (self.tables(x), self.base(x, keys, coarse), self.terms, self.nbits, lists, keys)
-        return within_tables(*given, radius, self.largest, options.allowed, options.limits, options.pairs)
+        given = self.sums(x, keys, coarse)
+        return within_tables(*given, lists, keys, radius, self.largest, options.allowed, options.limits, options.pairs)
 
 
 @dataclass(frozen=True)
@@ -198,9 +216,8 @@ class Polysemous:
     threshold: int
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
-        p = self.product
-        given = (p.tables(x), p.base(x, keys, coarse), p.terms, p.nbits, self.signatures(x, keys), self.threshold, lists, keys)
-        return scan_polysemous(*given, k, p.largest, options.allowed, options.limits, options.pairs)
+        given = (*self.product.sums(x, keys, coarse), self.signatures(x, keys), self.threshold, lists, keys)
+        return scan_polysemous(*given, k, self.product.largest, options.allowed, options.limits, options.pairs)
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
         # Everything in the probed lists is within some k: ask for all, then cut.

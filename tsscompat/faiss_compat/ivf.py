@@ -39,6 +39,11 @@ _FEW = 32
 _TABLES = (IndexFlat, IndexFlatL2, IndexFlatIP)
 
 
+def unchanged(kept: Any, held: tuple[Any, ...], values: tuple[Any, ...]) -> bool:
+    """Whether something kept as (held, values, ...) was made from these very objects and these values."""
+    return kept is not None and kept[1] == values and all(a is b for a, b in zip(kept[0], held))
+
+
 class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     """Vectors in lists by their nearest centroid; a search visits the lists of the centroids nearest to the query."""
 

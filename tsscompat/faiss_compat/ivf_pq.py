@@ -13,14 +13,14 @@ from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import boolean, child, integer, real, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
-from tsscompat.faiss_compat.ivf import IndexIVF
+from tsscompat.faiss_compat.ivf import IndexIVF, unchanged
 from tsscompat.faiss_compat.params import IVFPQSearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import PolysemousTraining, ProductQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import AlignedTableFloat32, UInt8Vector
-from tsscompat.kernels.ivf_terms import list_scores, product_terms
+from tsscompat.kernels.ivf_terms import product_terms
 from tsscompat.kernels.select import select
 
 # How many centroids the mean that IVFPQ's sums are taken around is made from.
@@ -42,7 +42,7 @@ class IndexIVFPQ(IndexIVF):
     polysemous_ht = integer(0, "score only codes within this Hamming distance of the query's (0: all)")
     use_precomputed_table = integer(0, "-1: never; 0: decide when training; 1, 2: use the coarse search's distances")
 
-    _caches = ("_terms", "_shift_of")
+    _caches = ("_terms", "_shift_of", "_scorer")
 
     ScannerMode_Precomputed, ScannerMode_OnTheFly = range(2)
 
@@ -122,66 +122,47 @@ class IndexIVFPQ(IndexIVF):
 
     def _row_terms(self) -> Tensor:
         """What each stored code adds to distances, kept until lists, centroids or the coarse quantizer change."""
-        lists, centroids, quantizer = self._lists()._ragged(), self.pq.centroids.tensor, self._coarse()
-        moves, changes = self._lists()._stamp()
-        stamp = (
-            id(self.invlists),
-            moves,
-            id(quantizer),
-            quantizer.ntotal,
-            centroids.data_ptr(),
-            centroids._version,
-            self.pq.nbits,
-        )
-        kept = self._terms
-        if kept is not None and kept[0] == stamp:
-            if kept[1] != changes:
-                # Entries were added where their lists are: only theirs are missing.
-                grown = (lists.sizes > kept[2]).nonzero().squeeze(1)
-                centers = quantizer._reconstruct(grown) - self._shift()
-                where = (lists.offsets[grown] + kept[2][grown], lists.sizes[grown] - kept[2][grown])
-                product_terms(lists.codes, self._centroids(), self.pq.nbits, centers, *where, kept[3])
-                self._terms = (stamp, changes, lists.sizes.clone(), kept[3])
+        invlists, quantizer, centroids, kept = self._lists(), self._coarse(), self.pq.centroids._buffer, self._terms
+        moves, changes = invlists._stamp()
+        held, values = (invlists, quantizer, centroids), (moves, quantizer.ntotal, centroids._version, self.pq.nbits)
+        if unchanged(kept, held, values):
+            if kept[2] == changes:
+                return kept[4]  # type: ignore[no-any-return]
+            # Entries were added behind those of their lists: only theirs are missing.
+            lists, sizes, terms = invlists._ragged(), kept[3], kept[4]
+            grown = (lists.sizes > sizes).nonzero().squeeze(1)
+            where = (lists.offsets[grown] + sizes[grown], lists.sizes[grown] - sizes[grown])
+            product_terms(
+                lists.codes, self._centroids(), self.pq.nbits, quantizer._reconstruct(grown) - self._shift(), *where, terms
+            )
         else:
             self._shift_of = None
+            lists = invlists._ragged()
             terms = term_sums(lists, self._centroids(), self.pq.nbits, quantizer._reconstruct, self._shift())
-            self._terms = (stamp, changes, lists.sizes.clone(), terms)
-        terms = self._terms[3]
+        self._terms = (held, values, changes, lists.sizes.clone(), terms)
         return terms
 
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
         check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "unsupported metric type {}", self.metric_type)
-        similar = self.metric_type == METRIC_INNER_PRODUCT
-        centroids, centers = self._centroids(), self._centers
-
-        def zero(x: Tensor, keys: Tensor, coarse: Tensor) -> Tensor:
-            return torch.zeros(keys.shape, device=x.device)
-
-        def given(x: Tensor, keys: Tensor, coarse: Tensor) -> Tensor:
-            return coarse
-
-        def computed(x: Tensor, keys: Tensor, coarse: Tensor) -> Tensor:
-            return list_scores(x, centers(), keys, self.metric_type)
-
-        if not self.by_residual or similar:
-            codec = Product(
-                lambda x: product.tables(x, centroids, self.metric_type),
-                computed if self.by_residual else zero,
-                None,
-                self.pq.nbits,
-                similar,
-            )
-        else:
-            terms, shift = self._row_terms(), self._shift()
-            codec = Product(
-                lambda x: product.tables(x - shift, centroids, METRIC_INNER_PRODUCT).mul_(-2),
-                given if self.use_precomputed_table > 0 else computed,
-                terms,
-                self.pq.nbits,
-                False,
-            )
+        terms = self._row_terms() if self.by_residual and self.metric_type == METRIC_L2 else None
+        centroids = self.pq.centroids._buffer
+        held = (centroids, terms, self._plain_centers())
+        values = (centroids._version, self.pq.nbits, self.metric_type, self.by_residual, self.use_precomputed_table)
+        if not unchanged(self._scorer, held, values):
+            self._scorer = (held, values, self._product(terms))
+        codec: Product = self._scorer[2]
         threshold = params.polysemous_ht if isinstance(params, IVFPQSearchParameters) else self.polysemous_ht
         return Polysemous(codec, self._signatures, threshold) if threshold > 0 else codec
+
+    def _product(self, terms: Tensor | None) -> Product:
+        """How the codes are scored by the settings of now."""
+        transposed, nbits, metric = self._centroids().permute(0, 2, 1).contiguous(), self.pq.nbits, self.metric_type
+        if not self.by_residual:
+            return Product(transposed, nbits, metric, plain=True)
+        if metric == METRIC_INNER_PRODUCT:
+            return Product(transposed, nbits, metric, plain=False, centers=self._centers())
+        centers = None if self.use_precomputed_table > 0 else self._centers()
+        return Product(transposed, nbits, metric, plain=False, scale=-2.0, shift=self._shift(), terms=terms, centers=centers)
 
     def _signatures(self, x: Tensor, keys: Tensor) -> Tensor:
         """The code that each query would have in each list that it probes."""

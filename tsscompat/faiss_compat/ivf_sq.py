@@ -11,7 +11,7 @@ from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import child
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
-from tsscompat.faiss_compat.ivf import IndexIVF
+from tsscompat.faiss_compat.ivf import IndexIVF, unchanged
 from tsscompat.faiss_compat.params import SearchParametersIVF
 from tsscompat.faiss_compat.quantizers import ScalarQuantizer
 from tsscompat.kernels.ivf import Affine
@@ -95,13 +95,19 @@ class IndexIVFScalarQuantizer(IndexIVF):
         vectors = scalar.decode(codes, self.sq.qtype, self.sq.trained.tensor, self.d)
         return vectors + self._coarse()._reconstruct(list_nos) if self.by_residual else vectors
 
+    _caches = ("_scorer",)
+
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
         check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "unsupported metric type {}", self.metric_type)
-        affine = affine_of(self.sq, self.device)
-        if affine is None:
-            return Decoded(self._decode_vectors, self.d, self.metric_type)
         centers = self._centers() if self.by_residual and self.metric_type == METRIC_L2 else None
-        return Scalar(affine, self.metric_type, centers, self.by_residual)
+        trained = self.sq.trained._buffer
+        held, values = (trained, centers), (trained._version, self.sq.qtype, self.metric_type, self.by_residual)
+        if not unchanged(self._scorer, held, values):
+            affine = affine_of(self.sq, self.device)
+            codec = None if affine is None else Scalar(affine, self.metric_type, centers, self.by_residual)
+            self._scorer = (held, values, codec)
+        scorer: ListCodec | None = self._scorer[2]
+        return Decoded(self._decode_vectors, self.d, self.metric_type) if scorer is None else scorer
 
 
 __all__ = ["IndexIVFScalarQuantizer"]

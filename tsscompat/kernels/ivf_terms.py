@@ -36,3 +36,16 @@ def list_scores(x: Tensor, centers: Tensor, keys: Tensor, metric: int) -> Tensor
         asked = x[i : i + step, None]
         scores[i : i + step] = (asked * probed).sum(-1) if metric == INNER_PRODUCT else (asked - probed).square().sum(-1)
     return torch.where(keys >= 0, scores, 0.0)
+
+
+@accelerated
+def query_tables(x: Tensor, transposed: Tensor, shift: Tensor | None, metric: int, scale: float) -> Tensor:
+    """For each query and part its distance to (L2), or scale times its product (x - shift) with, each centroid: (n, M, ksub).
+
+    `transposed` are the centroids as (M, dsub, ksub).
+    """
+    m, dsub, _ = transposed.shape
+    parts = (x if shift is None else x - shift).view(-1, m, dsub)
+    if metric == INNER_PRODUCT:
+        return torch.einsum("nmd,mdk->nmk", parts, transposed) * scale
+    return (parts[:, :, :, None] - transposed).square().sum(2)

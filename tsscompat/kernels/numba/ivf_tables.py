@@ -7,36 +7,33 @@ import numpy as np
 from tsscompat.kernels.numba.ivf_flat import TILE
 from tsscompat.kernels.numba.ivf_heap import among, collect, finish, put, roomy, start_heap
 from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.numba.prefetch import prefetch
 
 F = np.float32
 # Unsigned arithmetic everywhere: numba then has no negative index to provide for (8 ns against 30 for a code of 16 bytes).
 U = np.uint64
-# Look-ups go through the tables of 16 parts at a time, 16 KiB, so that they stay in the first-level cache.
-PARTS = 16
+# Bytes of the next list that are fetched ahead.
+AHEAD = 4096
 
 
 @inline
 def byte_sums(table, codes, a, b, out):  # type: ignore[no-untyped-def]
     """Sums of table[part * 256 + byte] over the bytes of rows a : b."""
-    for i in range(b - a):
-        out[i] = F(0)
-    for part in range(0, codes.shape[1], PARTS):
-        end = min(part + PARTS, codes.shape[1])
-        fours = part + (end - part) // 4 * 4
-        for r in range(a, b):
-            c = codes[r]
-            s0, s1 = F(0), F(0)
-            o = U(part * 256)
-            for m in range(part, fours, 4):
-                s0 += table[o + U(c[m])]
-                s1 += table[o + U(256) + U(c[m + 1])]
-                s0 += table[o + U(512) + U(c[m + 2])]
-                s1 += table[o + U(768) + U(c[m + 3])]
-                o += U(1024)
-            for m in range(fours, end):
-                s0 += table[o + U(c[m])]
-                o += U(256)
-            out[r - a] += s0 + s1
+    fours = codes.shape[1] // 4 * 4
+    for r in range(a, b):
+        c = codes[r]
+        s0, s1 = F(0), F(0)
+        o = U(0)
+        for m in range(0, fours, 4):
+            s0 += table[o + U(c[m])]
+            s1 += table[o + U(256) + U(c[m + 1])]
+            s0 += table[o + U(512) + U(c[m + 2])]
+            s1 += table[o + U(768) + U(c[m + 3])]
+            o += U(1024)
+        for m in range(fours, codes.shape[1]):
+            s0 += table[o + U(c[m])]
+            o += U(256)
+        out[r - a] = s0 + s1
 
 
 @inline
@@ -96,6 +93,11 @@ def by_query(  # type: ignore[no-untyped-def]
             if l < 0:
                 continue
             table = tables[q * nprobe + p if per_pair else q]
+            if p + 1 < nprobe and keys[q, p + 1] >= 0:
+                # The next list's codes come from memory while this one's are looked up (10 ns a code against 13).
+                ahead = offsets[keys[q, p + 1]] * codes.shape[1]
+                for byte in range(ahead, ahead + min(sizes[keys[q, p + 1]] * codes.shape[1], AHEAD), 64):
+                    prefetch(codes, byte)
             start = offsets[l]
             stop = start + (min(sizes[l], limits[q, p]) if limits.shape[0] else sizes[l])
             visited += stop > start

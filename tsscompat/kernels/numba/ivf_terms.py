@@ -12,6 +12,7 @@ from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.threads import run_blocks
 
 F = np.float32
+NONE = np.zeros(0, F)
 
 
 @jit
@@ -74,4 +75,36 @@ def list_scores(x: Tensor, centers: Tensor, keys: Tensor, metric: int) -> Tensor
     out = np.empty(tuple(keys.shape), np.float32)
     given = (x.numpy(), centers.numpy(), keys.numpy(), metric == INNER_PRODUCT, out)
     run_blocks(lambda a, b: _scores(*given, a, b), keys.shape[0], max(1, 1_000_000 // max(1, keys.shape[1] * x.shape[1])))
+    return torch.from_numpy(out)
+
+
+@jit
+def _tables(x, transposed, shift, ip, scale, out, first, last):  # type: ignore[no-untyped-def]
+    parts, dsub, ksub = transposed.shape
+    for q in range(first, last):
+        for m in range(parts):
+            row = out[q, m]
+            for c in range(ksub):
+                row[c] = F(0)
+            for j in range(dsub):
+                v = x[q, m * dsub + j] - (shift[m * dsub + j] if shift.shape[0] else F(0))
+                table = transposed[m, j]
+                if ip:
+                    v *= scale
+                    for c in range(ksub):
+                        row[c] += v * table[c]
+                else:
+                    for c in range(ksub):
+                        t = v - table[c]
+                        row[c] += t * t
+
+
+def query_tables(x: Tensor, transposed: Tensor, shift: Tensor | None, metric: int, scale: float) -> Tensor:
+    table, nq = transposed.numpy(), x.shape[0]
+    out = np.empty((nq, table.shape[0], table.shape[2]), F)
+    given = (x.numpy(), table, NONE if shift is None else shift.numpy(), metric == INNER_PRODUCT, F(scale), out)
+    if nq * table.size < 1 << 20:
+        _tables(*given, 0, nq)
+    else:
+        run_blocks(lambda a, b: _tables(*given, a, b), nq, max(1, (1 << 20) // table.size))
     return torch.from_numpy(out)
