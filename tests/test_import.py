@@ -36,7 +36,7 @@ def python(code: str, *arguments: str, cwd: Path, **environment: str) -> str:
     run = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "", **environment},
         capture_output=True,
         text=True,
         timeout=300,
