@@ -26,3 +26,4 @@ from tsscompat.faiss_compat.refine import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *
 from tsscompat.faiss_compat.vectors import *
+from tsscompat.faiss_compat.transforms import *
