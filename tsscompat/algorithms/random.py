@@ -133,7 +133,7 @@ def _blocks(n: int, seed: int) -> Iterator[tuple[RandomGenerator, int, int]]:
 
 
 def _fill(n: int, seed: int, dtype: type, draw: Callable[[RandomGenerator, int], np.ndarray]) -> Tensor:
-    out = np.empty(n, dtype=dtype)
+    out: np.ndarray = np.empty(n, dtype=dtype)
     for generator, start, stop in _blocks(n, seed):
         out[start:stop] = draw(generator, stop - start)
     return torch.from_numpy(out)

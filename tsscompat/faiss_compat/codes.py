@@ -83,7 +83,7 @@ class IndexFlatCodes(Index):
     def _permute_entries(self, perm: Tensor) -> None:
         self._held(self._rows[perm])
 
-    def _check_compatible_for_merge(self, other: Index) -> None:
+    def _check_compatible_for_merge(self, other: Any) -> None:
         check(type(other) is type(self), "cannot merge a {} into a {}", type(other).__name__, type(self).__name__)
         check(other.d == self.d, "cannot merge dimension {} into {}", other.d, self.d)
         check(other.code_size == self.code_size, "cannot merge codes of {} bytes into {}", other.code_size, self.code_size)
@@ -149,7 +149,7 @@ def subset_distances(index: Index, x: Tensor, labels: Tensor) -> Tensor:
     vectors = getattr(index, "_vectors", None)
     if vectors is not None:
         return flat.named_distances(x, vectors, labels, index.metric_type, index.metric_arg)
-    out = padded(*labels.shape, is_similarity(index.metric_type), x.device)[0]
+    out = padded(labels.shape[0], labels.shape[1], is_similarity(index.metric_type), x.device)[0]
     rows, columns = (labels >= 0).nonzero(as_tuple=True)
     step = max(1, _BLOCK // max(1, index.d))
     for start in range(0, rows.shape[0], step):

@@ -5,7 +5,7 @@ A place is FAISS's "LO": list number << 32 | offset in the list.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -161,7 +161,7 @@ class DirectMap(Stated):
     def _remove_known(self, sel: IDSelector, invlists: InvertedLists) -> int:
         check(isinstance(sel, (IDSelectorArray, IDSelectorBatch)), "remove with hashtable works only with IDSelectorArray")
         edit, n = _Edit(invlists), 0
-        for id in sel._ids.tolist():
+        for id in cast(IDSelectorArray, sel)._ids.tolist():
             place = self.hashtable.pop(id, None)
             if place is None or place < 0:
                 continue

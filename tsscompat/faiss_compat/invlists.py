@@ -254,6 +254,7 @@ class ArrayInvertedLists(InvertedLists):
     """Lists in memory."""
 
     _caches = ("_lists",)
+    _lists: Any
 
     def __init__(self, nlist: int = 0, code_size: int = 0) -> None:
         super().__init__(nlist, code_size)
@@ -291,7 +292,8 @@ class ArrayInvertedLists(InvertedLists):
 
     def _move(self, where: Placement) -> None:
         super()._move(where)
-        moved = Ragged(*(t.to(where.device) for t in (self._codes, self._ids, self._offsets, self._sizes)))
+        at = where.device
+        moved = Ragged(self._codes.to(at), self._ids.to(at), self._offsets.to(at), self._sizes.to(at))
         self._take(moved, int(self._tail[0]), self._rooms.to(where.device))
 
     def _make_room(self, counts: Tensor) -> None:

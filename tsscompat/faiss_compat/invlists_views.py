@@ -33,6 +33,7 @@ class _View(InvertedLists):
     """Lists made from other lists; made again when those have changed."""
 
     _caches = ("_made",)
+    _made: Any
 
     def _sources(self) -> list[InvertedLists]:
         raise NotImplementedError

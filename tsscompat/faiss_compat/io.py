@@ -316,7 +316,7 @@ def _octets(data: Any) -> memoryview:
         return memoryview(data)
     array = data.cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
     check(array.dtype == np.uint8 and array.ndim == 1, "expected a 1-D array of bytes, got {} of shape {}", array.dtype, array.shape)
-    return memoryview(np.ascontiguousarray(array))
+    return np.ascontiguousarray(array).data
 
 
 def write_VectorTransform(vt: Any, fname: Any) -> None:

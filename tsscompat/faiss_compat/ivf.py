@@ -58,7 +58,9 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     direct_map = child(DirectMap, "from ids to entries")
     by_residual = boolean(True, "codes are of the difference to the centroid")
 
-    _caches = ("_plain", "_center_table")
+    _caches: tuple[str, ...] = ("_plain", "_center_table")
+    _plain: Any
+    _center_table: Any
 
     def __init__(
         self,
@@ -107,7 +109,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     def _lists(self) -> InvertedLists:
         lists = self.invlists
         check(lists is not None, "IVF index has no inverted lists")
-        return lists  # type: ignore[no-any-return]
+        return lists
 
     def _residuals(self, x: Tensor, list_nos: Tensor) -> Tensor:
         """Differences to the centroids; zero for list -1."""
@@ -118,7 +120,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         """The coarse quantizer's table of centroids, where it is nothing but that."""
         quantizer, kept = self.quantizer, self._plain
         if kept is not None and kept[0] is quantizer and kept[1] is quantizer.codes._buffer and kept[2] == quantizer.ntotal:
-            return kept[3]  # type: ignore[no-any-return]
+            return kept[3]
         if (
             type(quantizer) not in _TABLES
             or quantizer.metric_type not in (METRIC_L2, METRIC_INNER_PRODUCT)

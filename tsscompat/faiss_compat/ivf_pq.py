@@ -19,7 +19,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import PolysemousTraining, ProductQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.stats import cvar
-from tsscompat.faiss_compat.vectors import AlignedTableFloat32, UInt8Vector
+from tsscompat.faiss_compat.vectors import AlignedTableFloat32, Float32Vector, UInt8Vector
 from tsscompat.kernels.ivf_terms import product_terms
 from tsscompat.kernels.select import select
 
@@ -43,6 +43,9 @@ class IndexIVFPQ(IndexIVF):
     use_precomputed_table = integer(0, "-1: never; 0: decide when training; 1, 2: use the coarse search's distances")
 
     _caches = ("_terms", "_shift_of", "_scorer")
+    _terms: Any
+    _shift_of: Any
+    _scorer: Any
 
     ScannerMode_Precomputed, ScannerMode_OnTheFly = range(2)
 
@@ -104,7 +107,7 @@ class IndexIVFPQ(IndexIVF):
             self.use_precomputed_table = 1
 
     @property
-    def precomputed_table(self) -> AlignedTableFloat32:
+    def precomputed_table(self) -> Float32Vector:
         """FAISS's table of |r|^2 + 2 <c, r> for each list and centroid, made when asked for."""
         if self.use_precomputed_table != 1:
             return AlignedTableFloat32()
@@ -127,7 +130,7 @@ class IndexIVFPQ(IndexIVF):
         held, values = (invlists, quantizer, centroids), (moves, quantizer.ntotal, centroids._version, self.pq.nbits)
         if unchanged(kept, held, values):
             if kept[2] == changes:
-                return kept[4]  # type: ignore[no-any-return]
+                return kept[4]
             # Entries were added behind those of their lists: only theirs are missing.
             lists, sizes, terms = invlists._ragged(), kept[3], kept[4]
             grown = (lists.sizes > sizes).nonzero().squeeze(1)

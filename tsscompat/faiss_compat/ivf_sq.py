@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -96,6 +98,7 @@ class IndexIVFScalarQuantizer(IndexIVF):
         return vectors + self._coarse()._reconstruct(list_nos) if self.by_residual else vectors
 
     _caches = ("_scorer",)
+    _scorer: Any
 
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
         check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "unsupported metric type {}", self.metric_type)

@@ -20,6 +20,7 @@ from tsscompat.faiss_compat.params import SearchParameters, SearchParametersPQ
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import PolysemousTraining, ProductQuantizer, ScalarQuantizer
 from tsscompat.faiss_compat.stats import cvar
+from tsscompat.kernels import bits
 from tsscompat.kernels.hamming import hamming
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, pairwise
@@ -176,12 +177,12 @@ class IndexPQ(_Scanned):
         if not self.encode_signs:
             return self.pq._encode(x)
         check(self.d == self.pq.nbits * self.pq.M, "encode_signs takes one bit for each dimension")
-        return product.pack((x > 0).to(torch.int32), 1)
+        return bits.pack((x > 0).to(torch.int32), 1)
 
     def _symmetric(self, codes: Tensor, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         check(self.pq.sdc_table.size() == self.pq.M * self.pq.ksub**2, "compute_sdc_table() must be called before an SDC search")
         table = self.pq.sdc_table.tensor.view(self.pq.M, self.pq.ksub, self.pq.ksub)
-        parts = product.unpack(codes, self.pq.M, self.pq.nbits).long()
+        parts = bits.unpack(codes, self.pq.M, self.pq.nbits).long()
         tables = table[torch.arange(self.pq.M, device=x.device), parts].contiguous()  # (n, M, ksub)
         allowed = allowed_rows(params, self.ntotal, self.device)
         return rows.top(self._by_tables(lambda _: tables), x, self._as_lists(), k, allowed)

@@ -15,6 +15,7 @@ from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector, Pointer
+from tsscompat.kernels import bits
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.select import select
 
@@ -161,7 +162,7 @@ class ProductQuantizer(Quantizer):
             self.assign_index._reset()
             self.assign_index._add(self._table[m].contiguous(), None)
             parts.append(self.assign_index._search(data[:, m * self.dsub : (m + 1) * self.dsub].contiguous(), 1, None)[1][:, 0])
-        behind(codes, n, self.code_size).copy_(product.pack(torch.stack(parts, 1), self.nbits))
+        behind(codes, n, self.code_size).copy_(bits.pack(torch.stack(parts, 1), self.nbits))
 
     def compute_distance_table(self, x: Any, dis_table: Any) -> None:
         """Squared distances of one vector's parts to all centroids."""

@@ -119,6 +119,9 @@ class _GlobalVariables:
         }
         self.__dict__.update(known)
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"FAISS has no global variable {name!r}")
+
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self.__dict__:
             raise AttributeError(f"FAISS has no global variable {name!r}")

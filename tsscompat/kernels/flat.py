@@ -100,7 +100,7 @@ def row_distances(x: Tensor, y: Tensor, metric: int, metric_arg: float = 0.0) ->
 @accelerated
 def named_distances(x: Tensor, y: Tensor, labels: Tensor, metric: int, metric_arg: float = 0.0) -> Tensor:
     """The distance of each row of x to the rows of y that it names (n, m); the worst for names of -1."""
-    out = padded(*labels.shape, is_similarity(metric), x.device)[0]
+    out = padded(labels.shape[0], labels.shape[1], is_similarity(metric), x.device)[0]
     rows, columns = (labels >= 0).nonzero(as_tuple=True)
     step = max(1, _BLOCK // max(1, x.shape[1]))
     for i in range(0, rows.shape[0], step):

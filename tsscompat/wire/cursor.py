@@ -86,14 +86,14 @@ class CallbackSource:
 
 def bytes_of(tensor: Tensor) -> memoryview:
     """A contiguous CPU tensor's memory."""
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else memoryview(b"")
+    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data) if tensor.numel() else memoryview(b"")
 
 
 class Reader:
     """A cursor over a source that knows where it is and what it is reading."""
 
     def __init__(self, source: Source, max_depth: int = 64) -> None:
-        self.source, self.at, self.trail, self.max_depth = source, 0, [], max_depth
+        self.source, self.at, self.max_depth = source, 0, max_depth
         self.trail: list[str] = []
 
     @contextmanager

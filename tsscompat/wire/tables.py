@@ -28,7 +28,7 @@ class Field:
             value = self.codec.read(reader, obj)
         if self.constant is not None or value is obj:
             return
-        held = getattr(obj, self.name, None)
+        held: Any = getattr(obj, self.name, None)
         if hasattr(value, "untyped_storage") and hasattr(held, "tensor"):
             held.tensor = value
         else:
