@@ -25,6 +25,7 @@ from tsscompat.kernels.ivf import (
     within_flat,
     within_tables,
 )
+from tsscompat.kernels.ivf_few import Few, few_affine, few_flat, few_product
 from tsscompat.kernels.ivf_lists import Ragged, runs
 from tsscompat.kernels.ivf_terms import list_scores, product_terms, query_tables
 from tsscompat.kernels.metrics import INNER_PRODUCT, is_similarity
@@ -58,7 +59,12 @@ class Options:
 
 
 class ListCodec(Protocol):
-    """How the codes in lists are scored; `coarse` (nq, nprobe) are the distances to the probed centroids."""
+    """How the codes in lists are scored; `coarse` (nq, nprobe) are the distances to the probed centroids.
+
+    `quick` searches and scans at once where the coarse quantizer is a table of centers of the same metric: None where it cannot.
+    """
+
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None: ...
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top: ...
 
@@ -113,6 +119,9 @@ class Flat:
     metric: int
     metric_arg: float = 0.0
 
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
+        return few_flat(x, centers, nprobe, _vectors(lists), lists, k, self.metric)
+
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
         return scan_flat(
             x, _vectors(lists), lists, keys, k, self.metric, self.metric_arg, options.allowed, options.limits, options.pairs
@@ -139,6 +148,9 @@ class Scalar:
     metric: int
     centers: Tensor | None = None
     residual: bool = False
+
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
+        return few_affine(x, centers, nprobe, self.affine, self.residual, lists, k, self.metric)
 
     def _base(self, coarse: Tensor) -> Tensor | None:
         return coarse if self.residual and self.metric == INNER_PRODUCT else None
@@ -189,6 +201,10 @@ class Product:
     def largest(self) -> bool:
         return self.metric == INNER_PRODUCT
 
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
+        code = (self.transposed, self.nbits, self.plain, self.scale, self.shift, self.terms)
+        return few_product(x, centers, nprobe, *code, lists, k, self.metric)
+
     def sums(self, x: Tensor, keys: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor | None, int]:
         """The tables, what is added for each list and each row, and the bits of a part."""
         if self.plain:
@@ -215,6 +231,9 @@ class Polysemous:
     signatures: Callable[[Tensor, Tensor], Tensor]  # (x, keys) -> codes (nq * nprobe, code_size)
     threshold: int
 
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
+        return None
+
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
         given = (*self.product.sums(x, keys, coarse), self.signatures(x, keys), self.threshold, lists, keys)
         return scan_polysemous(*given, k, self.product.largest, options.allowed, options.limits, options.pairs)
@@ -236,6 +255,9 @@ class Decoded:
     d: int
     metric: int
     metric_arg: float = 0.0
+
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
+        return None
 
     def _blocks(self, keys: Tensor, lists: Ragged, options: Options) -> list[tuple[Tensor, Ragged, Tensor, Tensor | None]]:
         """(keys, lists, vectors, allowed) of blocks of the probed lists; keys outside a block are -1."""

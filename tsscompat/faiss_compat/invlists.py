@@ -288,7 +288,7 @@ class ArrayInvertedLists(InvertedLists):
         return lists
 
     def _stamp(self) -> tuple[Any, ...]:
-        return ((self._moves, int(self._tail[1])), self._changes)
+        return self._moves, self._changes
 
     def _move(self, where: Placement) -> None:
         super()._move(where)
@@ -322,6 +322,10 @@ class ArrayInvertedLists(InvertedLists):
             left = list_nos[done:]
             self._make_room(torch.bincount(left[left >= 0], minlength=self.nlist))
             append(self._ragged(), self._rooms, self._tail, left, codes[done:], ids[done:], places[done:])
+        moved = self._tail.tolist()[1]
+        if moved:
+            self._moves += moved
+            self._tail[1] = 0
         self._changes += 1
         return places
 

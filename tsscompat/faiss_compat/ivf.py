@@ -225,6 +225,10 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     # -- searching --------------------------------------------------------------------------------------------------------------------
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        if params is None and x.shape[0] <= _FEW and self._quick:
+            found = self._search_quickly(x, k)
+            if found is not None:
+                return found
         given = None if params is None else self._ivf_params(params)
         started = perf_counter()
         coarse, keys = self._nearest_lists(x, given)
@@ -232,6 +236,25 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         answer = self._search_preassigned(x, k, keys, coarse, given, False)
         self._time(scanning - started, perf_counter() - started)
         return answer
+
+    def _search_quickly(self, x: Tensor, k: int) -> tuple[Tensor, Tensor] | None:
+        """A search with the index's own settings in one call, where these are plain; else None."""
+        centers = self._plain_centers()
+        if (
+            centers is None
+            or self.max_codes
+            or self.parallel_mode
+            or self.quantizer.metric_type != self.metric_type
+            or not self.is_trained
+        ):
+            return None
+        started = perf_counter()
+        found = self._list_codec(None).quick(x, centers, self._probes(None), self._lists()._ragged(), k)
+        if found is None:
+            return None
+        self._count(x.shape[0], found[2])
+        self._time(found[3], perf_counter() - started)
+        return found[0], found[1]
 
     def _search_preassigned(
         self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, params: SearchParametersIVF | None, pairs: bool

@@ -19,6 +19,8 @@ from tsscompat.faiss_compat.selectors import IDSelector
 class IndexIVFFlat(IndexIVF):
     """Lists that hold the vectors themselves."""
 
+    _quick = True
+
     def __init__(
         self, quantizer: Index | None = None, d: int = 0, nlist: int = 0, metric: int = METRIC_L2, own_invlists: bool = True
     ) -> None:
@@ -46,6 +48,8 @@ class IndexIVFFlat(IndexIVF):
 
 class IndexIVFFlatDedup(IndexIVFFlat):
     """Lists that hold each distinct vector once; `instances` has the ids of the others under the id of the one that is kept."""
+
+    _quick = False
 
     instances = anything(None, "dict: id of the vector that is kept -> ids of its duplicates")
 

@@ -35,6 +35,8 @@ class IndexIVFPQ(IndexIVF):
     from: 1 and 2, from the coarse search; 0 and -1, computed anew.
     """
 
+    _quick = True
+
     pq = child(ProductQuantizer, "makes the codes")
     do_polysemous_training = boolean(False, "order the centroids so that Hamming distances mean something")
     polysemous_training = child(None, "its settings; None: the usual ones")
@@ -205,6 +207,8 @@ class IndexIVFPQ(IndexIVF):
 
 class IndexIVFPQR(IndexIVFPQ):
     """IVFPQ whose results are ranked again with a second product code, of what the first one leaves over."""
+
+    _quick = False
 
     refine_pq = child(ProductQuantizer, "makes the second codes")
     refine_codes = vector(UInt8Vector, "the second code of each id")

@@ -54,6 +54,8 @@ def affine_of(sq: ScalarQuantizer, device: torch.device) -> Affine | None:
 class IndexIVFScalarQuantizer(IndexIVF):
     """Lists of vectors, or residuals, with a few bits for each dimension."""
 
+    _quick = True
+
     sq = child(ScalarQuantizer, "makes the codes")
 
     def __init__(

@@ -31,17 +31,17 @@ NO_HALVES = np.zeros((0, 0), np.uint16)
 NO_BOUND = np.float32(0)
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 # Work worth a thread of its own, in nanoseconds.
-_GRAIN = 150_000
+GRAIN = 150_000
 # From this many queries per list on, scanning list by list pays (d = 128, 195 rows a list).
 _SHARED = 2.0
 
 
-def _work(nprobe: int, offsets: Array, ids: Array, row_ns: float) -> float:
+def work(nprobe: int, offsets: Array, ids: Array, row_ns: float) -> float:
     """About how many nanoseconds one query takes (the arena's room counts too)."""
     return nprobe * (ids.shape[0] / (offsets.shape[0] or 1) * row_ns + 20.0) + 1.0
 
 
-def _counts(done: list[Any]) -> tuple[int, int, int]:
+def counts_of(done: list[Any]) -> tuple[int, int, int]:
     if len(done) == 1:
         visited, scored, entered = done[0][:3]
         return visited, scored, entered
@@ -54,20 +54,20 @@ def _rest(ip: bool, bound: Any, allowed: Tensor | None, limits: Tensor | None, p
     return ip, bound, mask, NO_LIMITS if limits is None else limits.numpy(), pairs
 
 
-def _top(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, k: int, per_query: float) -> Any:
+def top(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, k: int, per_query: float) -> Any:
     """Heaps for all queries: scan(*head, keys, *rest, costs, labels, hits, first, last) fills those of some."""
     nq, nprobe = keys.shape
-    if nq == 1 and per_query > 2 * _GRAIN:
-        parts = min(max_threads(), int(per_query / _GRAIN), nprobe)
+    if nq == 1 and per_query > 2 * GRAIN:
+        parts = min(max_threads(), int(per_query / GRAIN), nprobe)
         if parts > 1:
             return _top_of_one(scan, head, keys, rest, k, parts)
     costs, labels, hits = np.empty((nq, k), F32), np.empty((nq, k), I64), np.empty(nq, I64)
-    if nq * per_query < 2 * _GRAIN:
+    if nq * per_query < 2 * GRAIN:
         visited, scored, entered, _, _ = scan(*head, keys, *rest, costs, labels, hits, 0, nq)
         return torch.from_numpy(costs), torch.from_numpy(labels), (visited, scored, entered)
     done: list[Any] = []
-    run_blocks(lambda a, b: done.append(scan(*head, keys, *rest, costs, labels, hits, a, b)), nq, max(1, int(_GRAIN / per_query)))
-    return torch.from_numpy(costs), torch.from_numpy(labels), _counts(done)
+    run_blocks(lambda a, b: done.append(scan(*head, keys, *rest, costs, labels, hits, a, b)), nq, max(1, int(GRAIN / per_query)))
+    return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done)
 
 
 def _top_of_one(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, k: int, parts: int) -> Any:
@@ -84,7 +84,7 @@ def _top_of_one(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, k
 
     run_blocks(some, parts, 1)
     best, names = merge(costs[:, 0], labels[:, 0], rest[0])
-    return torch.from_numpy(best), torch.from_numpy(names), _counts(done)
+    return torch.from_numpy(best), torch.from_numpy(names), counts_of(done)
 
 
 def _within(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, per_query: float) -> Any:
@@ -96,13 +96,13 @@ def _within(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, per_q
     def block(a: int, b: int) -> None:
         done.append((a, scan(*head, keys, *rest, costs, labels, hits, a, b)))
 
-    run_blocks(block, nq, max(1, int(_GRAIN / per_query)))
+    run_blocks(block, nq, max(1, int(GRAIN / per_query)))
     parts = [part for _, part in sorted(done, key=lambda item: item[0])]
     lims = np.zeros(nq + 1, I64)
     np.cumsum(hits, out=lims[1:])
     values = np.concatenate([NO_FLOATS, *(part[3][: part[2]] for part in parts)])
     names = np.concatenate([np.zeros(0, I64), *(part[4][: part[2]] for part in parts)])
-    return torch.from_numpy(lims), torch.from_numpy(values), torch.from_numpy(names), _counts(parts)
+    return torch.from_numpy(lims), torch.from_numpy(values), torch.from_numpy(names), counts_of(parts)
 
 
 def nearest_lists(x: Tensor, centers: Tensor, nprobe: int, metric: int) -> Any:
@@ -112,11 +112,11 @@ def nearest_lists(x: Tensor, centers: Tensor, nprobe: int, metric: int) -> Any:
     if nq * d > 32 * 128 or metric not in (L2, INNER_PRODUCT):
         return NotImplemented
     costs, labels = np.empty((nq, nprobe), F32), np.empty((nq, nprobe), I64)
-    if nq * per_query < 2 * _GRAIN:
+    if nq * per_query < 2 * GRAIN:
         ivf_flat.nearest(queries, table, metric == INNER_PRODUCT, costs, labels, 0, nq)
     else:
         given = (queries, table, metric == INNER_PRODUCT, costs, labels)
-        run_blocks(lambda a, b: ivf_flat.nearest(*given, a, b), nq, max(1, int(_GRAIN / per_query)))
+        run_blocks(lambda a, b: ivf_flat.nearest(*given, a, b), nq, max(1, int(GRAIN / per_query)))
     return torch.from_numpy(costs), torch.from_numpy(labels)
 
 
@@ -138,16 +138,16 @@ def scan_flat(
     probed, ip = keys.numpy(), metric == INNER_PRODUCT
     head = (x.numpy(), rows.numpy(), ids, offsets, sizes)
     nq, nprobe = probed.shape
-    per_query = _work(nprobe, offsets, ids, head[0].shape[1] * 0.3)
-    threads = max_threads() if nq * per_query > 2 * _GRAIN else 1
+    per_query = work(nprobe, offsets, ids, head[0].shape[1] * 0.3)
+    threads = max_threads() if nq * per_query > 2 * GRAIN else 1
     if limits is not None or nq * nprobe < _SHARED * offsets.shape[0] * threads:
-        return _top(ivf_flat.by_query, head, probed, _rest(ip, NO_BOUND, allowed, limits, pairs), k, per_query)
+        return top(ivf_flat.by_query, head, probed, _rest(ip, NO_BOUND, allowed, limits, pairs), k, per_query)
     costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
     rest = (probed, ip, NO_MASK if allowed is None else allowed.numpy(), pairs, costs, labels)
     done: list[Any] = []
     # A block for each thread: the more queries in a block, the more share a list.
     run_blocks(lambda a, b: done.append(ivf_flat.by_list(*head, *rest, a, b)), nq, -(-nq // threads))
-    return torch.from_numpy(costs), torch.from_numpy(labels), _counts(done)
+    return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done)
 
 
 def within_flat(
@@ -168,7 +168,7 @@ def within_flat(
     ip = metric == INNER_PRODUCT
     rest = _rest(ip, np.float32(-radius if ip else radius), allowed, limits, pairs)
     head = (x.numpy(), rows.numpy(), ids, offsets, sizes)
-    return _within(ivf_flat.by_query, head, keys.numpy(), rest, _work(keys.shape[1], offsets, ids, x.shape[1] * 0.3))
+    return _within(ivf_flat.by_query, head, keys.numpy(), rest, work(keys.shape[1], offsets, ids, x.shape[1] * 0.3))
 
 
 def _paired(tables: Tensor) -> Tensor:
@@ -200,8 +200,8 @@ def scan_tables(
     pairs: bool = False,
 ) -> Any:
     head, probed = _tables(tables, base, terms, nbits, lists), keys.numpy()
-    per_query = _work(probed.shape[1], head[7], head[6], tables.shape[1] * 0.6)
-    return _top(ivf_tables.by_query, head, probed, _rest(largest, NO_BOUND, allowed, limits, pairs), k, per_query)
+    per_query = work(probed.shape[1], head[7], head[6], tables.shape[1] * 0.6)
+    return top(ivf_tables.by_query, head, probed, _rest(largest, NO_BOUND, allowed, limits, pairs), k, per_query)
 
 
 def within_tables(
@@ -219,10 +219,10 @@ def within_tables(
 ) -> Any:
     head = _tables(tables, base, terms, nbits, lists)
     rest = _rest(largest, np.float32(-radius if largest else radius), allowed, limits, pairs)
-    return _within(ivf_tables.by_query, head, keys.numpy(), rest, _work(keys.shape[1], head[7], head[6], tables.shape[1] * 0.6))
+    return _within(ivf_tables.by_query, head, keys.numpy(), rest, work(keys.shape[1], head[7], head[6], tables.shape[1] * 0.6))
 
 
-def _steps(affine: Affine) -> tuple[Array, Array]:
+def steps(affine: Affine) -> tuple[Array, Array]:
     """lo and step; for 4 bits the steps of the even dimensions, then of the odd ones, as many as there are nibbles."""
     lo, step = affine.lo.numpy(), affine.step.numpy()
     if affine.bits != 4:
@@ -237,7 +237,7 @@ def _affine(x: Tensor, affine: Affine, centers: Tensor | None, base: Tensor | No
     codes, ids, offsets, sizes = views(lists)
     halves = codes.view(np.uint16) if affine.bits >= 16 else NO_HALVES
     middle, start = NO_TABLE if centers is None else centers.numpy(), NO_TABLE if base is None else base.numpy()
-    return x.numpy(), affine.bits, *_steps(affine), middle, start, codes, halves, ids, offsets, sizes
+    return x.numpy(), affine.bits, *steps(affine), middle, start, codes, halves, ids, offsets, sizes
 
 
 def scan_affine(
@@ -254,8 +254,8 @@ def scan_affine(
     pairs: bool = False,
 ) -> Any:
     head, probed = _affine(x, affine, centers, base, lists), keys.numpy()
-    per_query = _work(probed.shape[1], head[9], head[8], head[0].shape[1] * 0.15)
-    return _top(ivf_affine.by_query, head, probed, _rest(metric == INNER_PRODUCT, NO_BOUND, allowed, limits, pairs), k, per_query)
+    per_query = work(probed.shape[1], head[9], head[8], head[0].shape[1] * 0.15)
+    return top(ivf_affine.by_query, head, probed, _rest(metric == INNER_PRODUCT, NO_BOUND, allowed, limits, pairs), k, per_query)
 
 
 def within_affine(
@@ -273,4 +273,4 @@ def within_affine(
 ) -> Any:
     head, ip = _affine(x, affine, centers, base, lists), metric == INNER_PRODUCT
     rest = _rest(ip, np.float32(-radius if ip else radius), allowed, limits, pairs)
-    return _within(ivf_affine.by_query, head, keys.numpy(), rest, _work(keys.shape[1], head[9], head[8], x.shape[1] * 0.15))
+    return _within(ivf_affine.by_query, head, keys.numpy(), rest, work(keys.shape[1], head[9], head[8], x.shape[1] * 0.15))

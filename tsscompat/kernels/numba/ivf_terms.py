@@ -79,7 +79,7 @@ def list_scores(x: Tensor, centers: Tensor, keys: Tensor, metric: int) -> Tensor
 
 
 @jit
-def _tables(x, transposed, shift, ip, scale, out, first, last):  # type: ignore[no-untyped-def]
+def fill_tables(x, transposed, shift, ip, scale, out, first, last):  # type: ignore[no-untyped-def]
     parts, dsub, ksub = transposed.shape
     for q in range(first, last):
         for m in range(parts):
@@ -104,7 +104,7 @@ def query_tables(x: Tensor, transposed: Tensor, shift: Tensor | None, metric: in
     out = np.empty((nq, table.shape[0], table.shape[2]), F)
     given = (x.numpy(), table, NONE if shift is None else shift.numpy(), metric == INNER_PRODUCT, F(scale), out)
     if nq * table.size < 1 << 20:
-        _tables(*given, 0, nq)
+        fill_tables(*given, 0, nq)
     else:
-        run_blocks(lambda a, b: _tables(*given, a, b), nq, max(1, (1 << 20) // table.size))
+        run_blocks(lambda a, b: fill_tables(*given, a, b), nq, max(1, (1 << 20) // table.size))
     return torch.from_numpy(out)
