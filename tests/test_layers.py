@@ -13,7 +13,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tsscompat"
 # What each part may import of tsscompat besides itself; the longest matching prefix of a module's name counts.
 FOUNDATION = {"tsscompat.errors"}
 MAY_IMPORT = {
-    "tsscompat": {"tsscompat.faiss_compat", "tsscompat.devices", "tsscompat.errors", "tsscompat.contrib", "tsscompat.cli"},
+    "tsscompat": {"tsscompat.faiss_compat", "tsscompat.devices", "tsscompat.errors", "tsscompat.standin", "tsscompat.cli"},
+    "tsscompat.standin": {"tsscompat"},
     "tsscompat.errors": set(),
     "tsscompat.arrays": FOUNDATION,
     "tsscompat.devices": FOUNDATION,

@@ -1,11 +1,16 @@
 """FAISS's names: classes that hold state, and functions. Computation is in algorithms/ and kernels/."""
 
+from typing import Any as _Any
+
+from tsscompat.faiss_compat import gaps as _gaps
 from tsscompat.faiss_compat.base import *
 from tsscompat.faiss_compat.clustering import *
 from tsscompat.faiss_compat.codes import *
 from tsscompat.faiss_compat.computers import *
 from tsscompat.faiss_compat.direct_map import *
+from tsscompat.faiss_compat.downcast import *
 from tsscompat.faiss_compat.enums import *
+from tsscompat.faiss_compat.factory import *
 from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.idmap import *
 from tsscompat.faiss_compat.invlists import *
@@ -27,3 +32,7 @@ from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.stats import *
 from tsscompat.faiss_compat.vectors import *
 from tsscompat.faiss_compat.transforms import *
+
+
+def __getattr__(name: str) -> _Any:
+    return _gaps.missing(__name__, name)

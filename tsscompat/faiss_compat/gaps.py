@@ -1,0 +1,65 @@
+"""Names of FAISS's Python stub that tsscompat does not have, with the reason: rows of a pattern and a sentence.
+
+The rows drive the AttributeError of a missing name, the factory's errors and tests/test_namespace.py, which wants every name of the stub
+to be either present or here, and every row here to be needed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NoReturn
+
+from tsscompat.errors import MissingError
+
+GAPS: tuple[tuple[str, str], ...] = (
+    (r".*SVS.*", "wraps Intel's SVS library, which FAISS's own wheel lacks too"),
+    (
+        r"(Index(IVF)?)?(Product)?(Additive|Residual|LocalSearch)(Coarse)?Quantizer|Product(Additive|Residual|LocalSearch)Quantizer"
+        r"|Index(IVF)?Product(Residual|LocalSearch)Quantizer|IcmEncoder(Factory)?",
+        "additive quantizers come in a later release",
+    ),
+    (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
+    (r".*RaBitQ.*", "RaBitQ comes in a later release"),
+    (r".*EDEN.*|IVFSQTurboQSearchParameters", "EDEN and TurboQuant in inverted lists come in a later release"),
+    (r".*Panorama", "Panorama is a layout of flat codes that comes in a later release; Flat gives the same results"),
+    (
+        r".*[Bb]inary(?!_f).*|.*_binary|knn_hamming|hammings_knn_\w+|(un)?pack_bitstrings|popcount\d+|real_to_binary|CodeSet",
+        "binary indexes and Hamming functions come in a later release",
+    ),
+    (r"IndexN(SG|NDescent)\w*", "NSG and NN-descent graphs come in a later release"),
+    (r"IndexLSH|IndexIVFSpectralHash", "hashing indexes come in a later release"),
+    (r"IndexLattice|\w+_lattice_r2_limit", "lattice codecs come in a later release"),
+    (r"IndexRowwiseMinMax\w*", "row-wise min-max scaling comes in a later release"),
+    (r"\w*QINCo\w*|\w*NeuralNetCodec|(Int32)?Tensor2D|Linear|Embedding|FFN", "neural codecs come in a later release"),
+    (r"OnDisk\w+|InvertedListsIOHook", "lists on disk come in a later release"),
+    (
+        r"shard_ivf_index_centroids|(Default)?ShardingFunction|ivf_residual_\w+",
+        "sharding of files comes in a later release",
+    ),
+    (r"IndexSplitVectors|IndexRandom|IndexProxy|IndexResidual", "rarer wrappers come in a later release"),
+)
+
+_ROWS = tuple((re.compile(pattern), why) for pattern, why in GAPS)
+UNKNOWN = "FAISS has no such name, or it is internal to its C++"
+
+
+class MissingName(MissingError, AttributeError):
+    """A name of FAISS's that tsscompat does not have; an AttributeError, so that hasattr() keeps its meaning."""
+
+
+def known_gap(name: str) -> str | None:
+    """The reason of the first row that a name matches, if any."""
+    return next((why for pattern, why in _ROWS if pattern.fullmatch(name)), None)
+
+
+def reason(name: str) -> str:
+    """Why a name is missing."""
+    return known_gap(name) or UNKNOWN
+
+
+def missing(module: str, name: str) -> NoReturn:
+    """What a module's __getattr__ does with a name that is not there."""
+    why = known_gap(name)
+    if why is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    raise MissingName(f"module {module!r} has no attribute {name!r}: {why}")
