@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms.ivf import ListCodec, Options
+from tsscompat.kernels.ivf import Range, Top, scan_tables, within_tables
 from tsscompat.kernels.ivf_lists import Ragged
 
 # Rows of a list: short enough for a single query's lists to be dealt out to threads evenly.
 _RUN = 4096
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Product codes scored by tables (nq, M, ksub) that are given."""
+
+    tables: Tensor
+    nbits: int
+    largest: bool
+
+    def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
+        given = (self.tables, coarse, None, self.nbits, lists, keys)
+        return scan_tables(*given, k, self.largest, options.allowed, options.limits, options.pairs)
+
+    def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
+        given = (self.tables, coarse, None, self.nbits, lists, keys)
+        return within_tables(*given, radius, self.largest, options.allowed, options.limits, options.pairs)
 
 
 def as_lists(codes: Tensor) -> Ragged:

@@ -110,6 +110,7 @@ class IndexScalarQuantizer(_Scanned):
 class IndexPQ(_Scanned):
     """Product codes, searched exhaustively in one of several ways."""
 
+    _caches = ("_transposed",)
     ST_PQ, ST_HE, ST_generalized_HE, ST_SDC, ST_polysemous, ST_polysemous_generalize = range(6)
 
     pq = child(ProductQuantizer, "makes the codes")
@@ -147,11 +148,12 @@ class IndexPQ(_Scanned):
     def _codec(self) -> ListCodec | None:
         if self.metric_type not in (L2, INNER_PRODUCT):
             return None
-        table = self.pq._table
-        return self._by_tables(lambda x: product.tables(x, table, self.metric_type))
-
-    def _by_tables(self, tables: Any) -> Product:
-        return Product(tables, lambda x, keys, coarse: coarse, None, self.pq.nbits, self.metric_type == INNER_PRODUCT)
+        centroids = self.pq.centroids.tensor
+        stamp = (centroids.data_ptr(), centroids._version, self.pq.nbits)
+        kept = self.__dict__["_transposed"]
+        if kept is None or kept[0] != stamp:
+            kept = self._transposed = (stamp, self.pq._table.transpose(1, 2).contiguous())
+        return Product(kept[1], self.pq.nbits, self.metric_type, plain=True)
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         kind, threshold = self.search_type, self.polysemous_ht
@@ -185,7 +187,7 @@ class IndexPQ(_Scanned):
         parts = bits.unpack(codes, self.pq.M, self.pq.nbits).long()
         tables = table[torch.arange(self.pq.M, device=x.device), parts].contiguous()  # (n, M, ksub)
         allowed = allowed_rows(params, self.ntotal, self.device)
-        return rows.top(self._by_tables(lambda _: tables), x, self._as_lists(), k, allowed)
+        return rows.top(rows.Tables(tables, self.pq.nbits, False), x, self._as_lists(), k, allowed)
 
     def _by_hamming(self, codes: Tensor, k: int, whole_bytes: bool, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         def values(start: int, stop: int) -> Tensor:
