@@ -5,7 +5,7 @@ from typing import Any as _Any
 from tsscompat.devices import default_device as default_device
 from tsscompat.devices import set_default_device as set_default_device
 from tsscompat.faiss_compat import *
-from tsscompat.faiss_compat import gaps as _gaps
+from tsscompat.faiss_compat.gaps import absent as __getattr__  # a missing name says why it is missing
 
 __version__ = "0.1.0"
 
@@ -15,7 +15,3 @@ def install_as_faiss() -> _Any:
     from tsscompat import standin
 
     return standin.install_as_faiss()
-
-
-def __getattr__(name: str) -> _Any:
-    return _gaps.missing(__name__, name)

@@ -10,6 +10,11 @@ from tsscompat.faiss_compat.quantizers import Quantizer
 from tsscompat.faiss_compat.transforms import VectorTransform
 
 
+def kinds(thing: Any) -> frozenset[str]:
+    """The names of a thing's classes, for questions about classes that need not exist."""
+    return frozenset(base.__name__ for base in type(thing).__mro__)
+
+
 def _checked(given: Any, kind: type) -> Any:
     if given is not None and not isinstance(given, kind):
         raise TypeError(f"expected a {kind.__name__}, got {type(given).__name__}")

@@ -16,8 +16,20 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from tsscompat.faiss_compat.downcast import kinds
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2, metric_type_from_int
-from tsscompat.faiss_compat.factory_rows import CODES, COARSE, HNSW, MINMAX, NESTED_COARSE, NSG, TRANSFORMS, TWO_LAYER, WHOLE, WRAPPERS
+from tsscompat.faiss_compat.factory_rows import (
+    COARSE,
+    CODES,
+    HNSW,
+    MINMAX,
+    NESTED_COARSE,
+    NSG,
+    TRANSFORMS,
+    TWO_LAYER,
+    WHOLE,
+    WRAPPERS,
+)
 from tsscompat.faiss_compat.factory_text import Span, Values, class_named, count_lists, first, nested, number
 from tsscompat.faiss_compat.stats import cvar
 
@@ -114,10 +126,10 @@ def _coarse(head: Span, context: Values) -> tuple[Any, Values]:
 
 def trains_alone(quantizer: Any) -> int:
     """How a coarse quantizer is trained (Level1Quantizer.quantizer_trains_alone)."""
-    kinds = {base.__name__ for base in type(quantizer).__mro__}
-    if "IndexFlat" in kinds:
+    what = kinds(quantizer)
+    if "IndexFlat" in what:
         return 0
-    return 1 if kinds & {"MultiIndexQuantizer", "ResidualCoarseQuantizer"} else 2
+    return 1 if what & {"MultiIndexQuantizer", "ResidualCoarseQuantizer"} else 2
 
 
 def index_factory(d: int, description: str, metric: int = METRIC_L2, own_invlists: bool = True) -> Any:

@@ -14,8 +14,7 @@ from tsscompat.errors import MissingError
 GAPS: tuple[tuple[str, str], ...] = (
     (r".*SVS.*", "wraps Intel's SVS library, which FAISS's own wheel lacks too"),
     (
-        r"(Index(IVF)?)?(Product)?(Additive|Residual|LocalSearch)(Coarse)?Quantizer|Product(Additive|Residual|LocalSearch)Quantizer"
-        r"|Index(IVF)?Product(Residual|LocalSearch)Quantizer|IcmEncoder(Factory)?",
+        r"(Index(IVF)?)?(Product)?(Additive|Residual|LocalSearch)(Coarse)?Quantizer|IcmEncoder(Factory)?",
         "additive quantizers come in a later release",
     ),
     (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
@@ -33,7 +32,7 @@ GAPS: tuple[tuple[str, str], ...] = (
     (r"\w*QINCo\w*|\w*NeuralNetCodec|(Int32)?Tensor2D|Linear|Embedding|FFN", "neural codecs come in a later release"),
     (r"OnDisk\w+|InvertedListsIOHook", "lists on disk come in a later release"),
     (
-        r"shard_ivf_index_centroids|(Default)?ShardingFunction|ivf_residual_\w+",
+        r"ivf_residual_\w+",
         "sharding of files comes in a later release",
     ),
     (r"IndexSplitVectors|IndexRandom|IndexProxy|IndexResidual", "rarer wrappers come in a later release"),
@@ -63,3 +62,8 @@ def missing(module: str, name: str) -> NoReturn:
     if why is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     raise MissingName(f"module {module!r} has no attribute {name!r}: {why}")
+
+
+def absent(name: str) -> NoReturn:
+    """The `__getattr__` of tsscompat's namespaces."""
+    missing("tsscompat", name)
