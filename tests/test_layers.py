@@ -33,7 +33,15 @@ CONFINED = {
     "numba": ("tsscompat.kernels.numba",),
     "llvmlite": ("tsscompat.kernels.numba",),
     "triton": ("tsscompat.kernels.triton",),
-    "numpy": ("tsscompat.kernels.numba", "tsscompat.faiss_compat", "tsscompat.arrays", "tsscompat.contrib", "tsscompat.cli"),
+    # algorithms.random draws from numpy's Mersenne twister, which is FAISS's.
+    "numpy": (
+        "tsscompat.kernels.numba",
+        "tsscompat.algorithms.random",
+        "tsscompat.faiss_compat",
+        "tsscompat.arrays",
+        "tsscompat.contrib",
+        "tsscompat.cli",
+    ),
     "faiss": (),
 }
 
