@@ -5,7 +5,7 @@ from typing import Any as _Any
 from tsscompat.devices import default_device as default_device
 from tsscompat.devices import set_default_device as set_default_device
 from tsscompat.faiss_compat import *
-from tsscompat.faiss_compat.gaps import absent as __getattr__  # a missing name says why it is missing
+from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
 
 __version__ = "0.1.0"
 

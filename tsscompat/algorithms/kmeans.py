@@ -154,7 +154,7 @@ def imbalance(owner: Tensor, k: int) -> float:
 
 
 def kmeans_1d(values: Tensor, k: int) -> tuple[Tensor, float]:
-    """The k numbers with the least sum of squared distances to sorted data, and the imbalance of their clusters (SMAWK-free O(k n log n))."""
+    """The k numbers with the least sum of squared distances to sorted data, and the imbalance of their clusters."""
     x = values.double().sort().values
     n = x.shape[0]
     check(n >= k, "{} points are fewer than {} centroids", n, k)

@@ -96,7 +96,7 @@ def itq(x: Tensor, rotation: Tensor, n_iter: int) -> Tensor:
 def opq(
     x: Tensor, rotation: Tensor, n_iter: int, requantise: Callable[[Tensor, int], Tensor], report: Callable[[int, float], None]
 ) -> Tensor:
-    """The rotation (d2, d) under which a product quantiser loses least: `requantise(projected, iteration)` trains it and gives reconstructions."""
+    """The rotation (d2, d) under which a product quantiser loses least; `requantise(projected, iteration)` gives reconstructions."""
     d2 = rotation.shape[0]
     for i in range(n_iter):
         projected = x @ rotation.t()

@@ -13,7 +13,9 @@ from torch import Tensor
 from tsscompat.errors import FaissError, check
 from tsscompat.kernels.bits import pack, unpack
 
-QT_8BIT, QT_4BIT, QT_8BIT_UNIFORM, QT_4BIT_UNIFORM, QT_FP16, QT_8BIT_DIRECT, QT_6BIT, QT_BF16, QT_8BIT_DIRECT_SIGNED, QT_0BIT = range(10)
+QT_8BIT, QT_4BIT, QT_8BIT_UNIFORM, QT_4BIT_UNIFORM, QT_FP16, QT_8BIT_DIRECT, QT_6BIT, QT_BF16, QT_8BIT_DIRECT_SIGNED, QT_0BIT = (
+    range(10)
+)
 RS_MINMAX, RS_MEANSTD, RS_QUANTILES, RS_OPTIM = range(4)
 
 

@@ -62,7 +62,9 @@ class ClusteringIterationStats(Stated):
     imbalance_factor = real(0.0, "1 when all clusters are of one size")
     nsplit = integer(0, "empty clusters that were filled")
 
-    def __init__(self, obj: float = 0.0, time: float = 0.0, time_search: float = 0.0, imbalance: float = 0.0, nsplit: int = 0) -> None:
+    def __init__(
+        self, obj: float = 0.0, time: float = 0.0, time_search: float = 0.0, imbalance: float = 0.0, nsplit: int = 0
+    ) -> None:
         super().__init__()
         self.obj, self.time, self.time_search, self.imbalance_factor, self.nsplit = obj, time, time_search, imbalance, nsplit
 
@@ -155,7 +157,9 @@ class Clustering(ClusteringParameters):
         check(self.centroids.size() % self.d == 0, "size of provided input centroids not a multiple of dimension")
         given = self._table.to(x.device).clone()
         check(given.shape[0] <= self.k, "{} input centroids are more than {} clusters", given.shape[0], self.k)
-        self._say(f"Clustering {x.shape[0]} points in {self.d}D to {self.k} clusters, redo {self.nredo} times, {self.niter} iterations")
+        self._say(
+            f"Clustering {x.shape[0]} points in {self.d}D to {self.k} clusters, redo {self.nredo} times, {self.niter} iterations"
+        )
         self._runs(x, index, weights, given)
 
     def _runs(self, x: Tensor, index: Index, weights: Tensor | None, given: Tensor) -> None:
@@ -165,9 +169,13 @@ class Clustering(ClusteringParameters):
         seed, clock = kmeans.actual_seed(self.seed), [time.perf_counter(), 0.0]
         n_given = given.shape[0]
         for redo in range(self.nredo):
-            first = kmeans.first_centroids(
-                x, self.k - n_given, self.init_method, seed + 1 + redo * kmeans.REDO_STRIDE, given, self.afkmc2_chain_length
-            ) if self.k > n_given else torch.empty(0, dtype=torch.int64)
+            first = (
+                kmeans.first_centroids(
+                    x, self.k - n_given, self.init_method, seed + 1 + redo * kmeans.REDO_STRIDE, given, self.afkmc2_chain_length
+                )
+                if self.k > n_given
+                else torch.empty(0, dtype=torch.int64)
+            )
             start = given if redo == 0 else self._table[:n_given]
             self.centroids.tensor = torch.cat([start, x[first]])
             self.post_process_centroids()
@@ -358,7 +366,12 @@ class Kmeans(Stated):
         """Cluster vectors; returns the last objective."""
         as_torch = isinstance(x, Tensor)
         data = x if as_torch else np.ascontiguousarray(x, dtype=np.float32)
-        expect(len(data.shape) == 2 and data.shape[1] == self.d, "expected vectors of shape (n, {}), got {}", self.d, tuple(data.shape))
+        expect(
+            len(data.shape) == 2 and data.shape[1] == self.d,
+            "expected vectors of shape (n, {}), got {}",
+            self.d,
+            tuple(data.shape),
+        )
         clus: Any
         if type(self.cp) is ClusteringParameters:
             clus = Clustering(self.d, self.k, self.cp)
@@ -367,7 +380,9 @@ class Kmeans(Stated):
                 copy_array_to_vector(np.ascontiguousarray(init_centroids, dtype=np.float32).ravel(), clus.centroids)
             clus.train(data, self.index, weights)
         else:
-            expect(weights is None and init_centroids is None and not self.cp.spherical, "not supported with progressive dimensions")
+            expect(
+                weights is None and init_centroids is None and not self.cp.spherical, "not supported with progressive dimensions"
+            )
             clus = ProgressiveDimClustering(self.d, self.k, self.cp)
             clus.train(data, self.fac)
         table = clus.centroids.tensor.view(self.k, self.d)

@@ -148,7 +148,12 @@ class IndexIDMap2(IndexIDMap):
 
     def check_consistency(self) -> None:
         """Raise unless the two maps agree."""
-        check(len(self.rev_map) == self.id_map.size() == self.ntotal, "the maps have {} and {} entries", len(self.rev_map), self.id_map.size())
+        check(
+            len(self.rev_map) == self.id_map.size() == self.ntotal,
+            "the maps have {} and {} entries",
+            len(self.rev_map),
+            self.id_map.size(),
+        )
         for number, id in enumerate(self.id_map.tensor.tolist()):
             check(self.rev_map.get(id) == number, "id {} is not at {}", id, number)
 

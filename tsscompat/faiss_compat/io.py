@@ -184,7 +184,9 @@ class PyCallbackIOWriter(IOWriter):
 
 def _open(file: Any, mode: str) -> Any:
     if not isinstance(file, (str, os.PathLike)):
-        check(hasattr(file, "read") or hasattr(file, "write"), "expected a file name or a file object, got {}", type(file).__name__)
+        check(
+            hasattr(file, "read") or hasattr(file, "write"), "expected a file name or a file object, got {}", type(file).__name__
+        )
         return file
     try:
         return open(file, mode, buffering=0 if mode == "rb" else -1)
@@ -198,7 +200,9 @@ def _open(file: Any, mode: str) -> Any:
 
 def _read_from(source: Any, work: Callable[[Reader], Any], io_flags: int = 0, device: Any = None) -> Any:
     """Run `work` on a reader over whatever was given, and put what it read on a device."""
-    known = IO_FLAG_SKIP_PRECOMPUTE_TABLE | IO_FLAG_READ_ONLY | IO_FLAG_PQ_SKIP_SDC_TABLE | IO_FLAG_MMAP_IFC | IO_FLAG_ONDISK_SAME_DIR
+    known = (
+        IO_FLAG_SKIP_PRECOMPUTE_TABLE | IO_FLAG_READ_ONLY | IO_FLAG_PQ_SKIP_SDC_TABLE | IO_FLAG_MMAP_IFC | IO_FLAG_ONDISK_SAME_DIR
+    )
     check(io_flags & ~known == 0, "reading with io_flags {:#x} is not supported", io_flags)
     opened = None
     if isinstance(source, IOReader):
@@ -315,7 +319,9 @@ def _octets(data: Any) -> memoryview:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return memoryview(data)
     array = data.cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
-    check(array.dtype == np.uint8 and array.ndim == 1, "expected a 1-D array of bytes, got {} of shape {}", array.dtype, array.shape)
+    check(
+        array.dtype == np.uint8 and array.ndim == 1, "expected a 1-D array of bytes, got {} of shape {}", array.dtype, array.shape
+    )
     return np.ascontiguousarray(array).data
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms import product, rows, scalar
+from tsscompat.algorithms import rows, scalar
 from tsscompat.algorithms.ivf import ListCodec, Product, Scalar
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
@@ -88,7 +88,11 @@ class IndexScalarQuantizer(_Scanned):
         """Queries as FAISS compares them: with whole-number codes and a dimension that is a multiple of 16, as whole numbers."""
         if self.d % 16 == 0 and self.sq.qtype == ScalarQuantizer.QT_8bit_direct:
             return (x.to(torch.int32) & 255).float()
-        return ((x.to(torch.int32) + 128 & 255) - 128).float() if self.d % 16 == 0 and self.sq.qtype == ScalarQuantizer.QT_8bit_direct_signed else x
+        return (
+            ((x.to(torch.int32) + 128 & 255) - 128).float()
+            if self.d % 16 == 0 and self.sq.qtype == ScalarQuantizer.QT_8bit_direct_signed
+            else x
+        )
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         return super()._search(self._query(x), k, params)

@@ -86,7 +86,12 @@ class ProductQuantizer(Quantizer):
     def set_derived_values(self) -> None:
         """Work out the sizes that follow from d, M and nbits."""
         check(self.M > 0, "M must be > 0")
-        check(self.d % self.M == 0, "The dimension of the vector (d={}) should be a multiple of the number of subquantizers (M={})", self.d, self.M)
+        check(
+            self.d % self.M == 0,
+            "The dimension of the vector (d={}) should be a multiple of the number of subquantizers (M={})",
+            self.d,
+            self.M,
+        )
         check(self.nbits <= 24, "nbits larger than 24 is not practical.")
         self.dsub, self.ksub = self.d // self.M, 1 << self.nbits
         self.code_size = (self.nbits * self.M + 7) // 8
@@ -131,7 +136,10 @@ class ProductQuantizer(Quantizer):
             pca = PCAMatrix(self.dsub, self.nbits)
             pca._train(part)
             bits = (torch.arange(self.ksub)[:, None] >> torch.arange(self.nbits)) & 1
-            axes = pca.PCAMat.tensor.view(-1, self.dsub)[: self.nbits] * pca.eigenvalues.tensor[: self.nbits, None].clamp(min=0).sqrt()
+            axes = (
+                pca.PCAMat.tensor.view(-1, self.dsub)[: self.nbits]
+                * pca.eigenvalues.tensor[: self.nbits, None].clamp(min=0).sqrt()
+            )
             return pca.mean.tensor + (2 * bits - 1).float() @ axes
         return None
 
@@ -156,7 +164,9 @@ class ProductQuantizer(Quantizer):
 
     def compute_codes_with_assign_index(self, x: Any, codes: Any, n: int) -> None:
         """Encode with assign_index doing the assignment."""
-        check(self.assign_index is not None and self.assign_index.d == self.dsub, "assign_index must have dimension {}", self.dsub)
+        check(
+            self.assign_index is not None and self.assign_index.d == self.dsub, "assign_index must have dimension {}", self.dsub
+        )
         data, parts = behind(x, n, self.d).to(self.device), []
         for m in range(self.M):
             self.assign_index._reset()
@@ -292,7 +302,14 @@ class PolysemousTraining(SimulatedAnnealingParameters):
         for m in range(pq.M):
             given = pq._table[m].clone()
             perm, cost = polysemous.renumbering(
-                given, pq.nbits, self.n_iter, self.n_redo, self.init_temperature, self.temperature_decay, self.seed, self.dis_weight_factor
+                given,
+                pq.nbits,
+                self.n_iter,
+                self.n_redo,
+                self.init_temperature,
+                self.temperature_decay,
+                self.seed,
+                self.dis_weight_factor,
             )
             if self.verbose > 0:
                 print(f"SimulatedAnnealingOptimizer for m={m}: {cost:g}")

@@ -115,7 +115,11 @@ class IndexRefineFlat(IndexRefine):
         if xb is None:
             check(base_index.ntotal == 0, "base_index should be empty in the beginning")
         else:
-            x = behind(xb, base_index.ntotal, base_index.d) if isinstance(xb, Pointer) else rows(xb, base_index.d, base_index.device).tensor
+            x = (
+                behind(xb, base_index.ntotal, base_index.d)
+                if isinstance(xb, Pointer)
+                else rows(xb, base_index.d, base_index.device).tensor
+            )
             exact._add(x, None)
         super().__init__(base_index, exact)
         self.own_refine_index = True

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from tsscompat.faiss_compat import enums
 from tsscompat.wire.codecs import (
-
     doubles,
     f32,
     flag,
@@ -38,6 +37,7 @@ _NONE_TAG, _ARRAY_TAG = "il00", "ilar"
 # Lists are gathered from the file in blocks of about this many bytes.
 _BLOCK = 1 << 26
 
+
 def _class(name: str) -> type:
     from tsscompat import faiss_compat
 
@@ -45,10 +45,12 @@ def _class(name: str) -> type:
     assert isinstance(found, type)
     return found
 
+
 index = Sections("index", _class)
 transform = Sections("transform", _class)
 
 # ---- odd shapes ----------------------------------------------------------------------------------------------------------------------
+
 
 class InvertedListsCodec:
     """Lists: their sizes (of all, or of those that are not empty), then for each the codes and the ids."""
@@ -106,6 +108,7 @@ class InvertedListsCodec:
             int64s.write(writer, torch.stack([used, sizes[used]], 1).reshape(-1), obj)
         _interleave(writer, sizes, codes, ids)
 
+
 def _spans(sizes: Tensor, row_bytes: int) -> list[tuple[int, int]]:
     """Blocks of consecutive lists of about _BLOCK bytes each."""
     if not sizes.shape[0]:
@@ -113,6 +116,7 @@ def _spans(sizes: Tensor, row_bytes: int) -> list[tuple[int, int]]:
     block = (sizes.cumsum(0) * row_bytes) // _BLOCK
     ends = (block.diff() > 0).nonzero()[:, 0].add(1).tolist()
     return list(zip([0, *ends], [*ends, sizes.shape[0]]))
+
 
 def _places(sizes: Tensor, code_size: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each entry of a block of lists where in the file its code and its id begin, and how many bytes the block takes."""
@@ -122,6 +126,7 @@ def _places(sizes: Tensor, code_size: int) -> tuple[Tensor, Tensor, Tensor]:
     code_at = begin[owner] + rank * code_size
     id_at = begin[owner] + sizes[owner] * code_size + rank * 8
     return code_at, id_at, (sizes * (code_size + 8)).sum()
+
 
 def _copy_lists(sizes: Tensor, code_size: int, raw: Tensor, codes: Tensor, ids: Tensor, out: bool) -> None:
     """Copy between a block of the file and tables of codes and ids, list by list (few, long lists) or by address (many, short ones)."""
@@ -148,6 +153,7 @@ def _copy_lists(sizes: Tensor, code_size: int, raw: Tensor, codes: Tensor, ids: 
         codes.copy_(raw[code_bytes])
         id_table.copy_(raw[id_bytes])
 
+
 def _scatter(reader: Reader, sizes: Tensor, code_size: int, total: int) -> tuple[Tensor, Tensor]:
     """Codes and ids in list order, from lists in which each list's codes come before its ids."""
     codes, ids, row = torch.empty(total, code_size, dtype=torch.uint8), torch.empty(total, dtype=torch.int64), 0
@@ -159,6 +165,7 @@ def _scatter(reader: Reader, sizes: Tensor, code_size: int, total: int) -> tuple
         row += n
     return codes, ids
 
+
 def _interleave(writer: Writer, sizes: Tensor, codes: Tensor, ids: Tensor) -> None:
     row, code_size = 0, codes.shape[1]
     for start, stop in _spans(sizes, code_size + 8):
@@ -168,6 +175,7 @@ def _interleave(writer: Writer, sizes: Tensor, codes: Tensor, ids: Tensor) -> No
         _copy_lists(part_sizes, code_size, raw, codes[row : row + n], ids[row : row + n], out=True)
         writer.array(raw)
         row += n
+
 
 class DirectMapCodec:
     """The kind as a byte, the array, and for a hash table its pairs (in no order that a file promises; ours: by id)."""
@@ -193,6 +201,7 @@ class DirectMapCodec:
             u64.write(writer, pairs.shape[0], obj)
             writer.array(pairs)
 
+
 class ChainCodec:
     """A count and so many transforms."""
 
@@ -206,6 +215,7 @@ class ChainCodec:
         i32.write(writer, len(value), obj)
         for item in value:
             transform.write(writer, item)
+
 
 class InstancesCodec:
     """Pairs of ids: the vector that is kept, and one that is the same."""
@@ -221,6 +231,7 @@ class InstancesCodec:
         flat = [i for kept, others in value.items() for other in others for i in (kept, other)]
         int64s.write(writer, torch.tensor(flat, dtype=torch.int64), obj)
 
+
 class OptionalTransform:
     """A flag, and a transform if it is set."""
 
@@ -232,6 +243,7 @@ class OptionalTransform:
         if value is not None:
             transform.write(writer, value)
 
+
 class StorageCodec:
     """A graph's storage; nothing where the writer was told to leave it out."""
 
@@ -241,12 +253,15 @@ class StorageCodec:
     def write(self, writer: Writer, value: Any, obj: Any) -> None:
         index.write(writer, None if getattr(writer, "skip_storage", False) else value)
 
+
 LISTS = Field("invlists", InvertedListsCodec())
 
 # ---- shared parts --------------------------------------------------------------------------------------------------------------------
 
+
 def _unusual_metric(obj: Any) -> bool:
     return bool(obj.metric_type > 1)
+
 
 HEADER = (
     *fields(("d", i32), ("ntotal", i64)),
@@ -255,20 +270,28 @@ HEADER = (
     *fields(("is_trained", flag), ("metric_type", i32), ("metric_arg", f32, _unusual_metric)),
 )
 
+
 def check_header(obj: Any, reader: Reader) -> None:
     """What must hold of every index."""
     reader.check(0 <= obj.d < 1 << 24, "dimension {}", obj.d)
     reader.check(0 <= obj.ntotal < 1 << 48, "{} vectors", obj.ntotal)
     reader.check(obj.metric_type in enums.METRICS, "metric {}", obj.metric_type)
 
+
 def _finish_pq(pq: Any, reader: Reader) -> None:
-    reader.check(0 < pq.M and pq.d % pq.M == 0 and 0 <= pq.nbits <= 24, "PQ of {} parts of {} bits for dimension {}", pq.M, pq.nbits, pq.d)
-    reader.check(pq.centroids.size() == pq.d << pq.nbits, "{} numbers of PQ centroids, expected {}", pq.centroids.size(), pq.d << pq.nbits)
+    reader.check(
+        pq.M > 0 and pq.d % pq.M == 0 and 0 <= pq.nbits <= 24, "PQ of {} parts of {} bits for dimension {}", pq.M, pq.nbits, pq.d
+    )
+    reader.check(
+        pq.centroids.size() == pq.d << pq.nbits, "{} numbers of PQ centroids, expected {}", pq.centroids.size(), pq.d << pq.nbits
+    )
     pq.set_derived_values()
+
 
 PQ = fields(("d", u64), ("M", u64), ("nbits", u64), ("centroids", floats))
 SQ = fields(("qtype", i32), ("rangestat", i32), ("rangestat_arg", f32), ("d", u64), ("code_size", u64), ("trained", floats))
 _PQ_PART = part("pq", PQ, _finish_pq)
+
 
 def _finish_sq(sq: Any, reader: Reader) -> None:
     from tsscompat.algorithms import scalar
@@ -282,18 +305,23 @@ def _finish_sq(sq: Any, reader: Reader) -> None:
     wanted = (2 if kind.uniform else 2 * sq.d) if kind.ranged else max(0, 2 * kind.levels - 1)
     reader.check(sq.trained.size() in (0, wanted), "{} trained numbers, expected {}", sq.trained.size(), wanted)
 
+
 _SQ_PART = part("sq", SQ, _finish_sq)
+
 
 def _codes_fit(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     have, wanted = obj.codes.size(), obj.ntotal * obj.code_size
     reader.check(have == wanted, "{} bytes of codes, expected {}", have, wanted)
 
+
 # ---- flat indexes --------------------------------------------------------------------------------------------------------------------
+
 
 def _finish_flat(obj: Any, reader: Reader) -> None:
     obj.code_size = 4 * obj.d
     _codes_fit(obj, reader)
+
 
 _FLAT = HEADER + fields(("codes", octets_by_4))
 index.section("IxF2", "IndexFlatL2", _FLAT, finish=_finish_flat)
@@ -305,27 +333,33 @@ for _tag, _metric in (("IxF2", enums.METRIC_L2), ("IxFI", enums.METRIC_INNER_PRO
     index.section(_tag, "IndexFlat", _FLAT, finish=_finish_flat, written=lambda obj, m=_metric: obj.metric_type == m)
     index.by_tag[_tag] = _row
 
+
 def _finish_pq_index(obj: Any, reader: Reader) -> None:
     obj.code_size = obj.pq.code_size
     reader.check(obj.pq.d == obj.d, "PQ of dimension {} in an index of {}", obj.pq.d, obj.d)
     _codes_fit(obj, reader)
+
 
 _SEARCH = fields(("search_type", i32), ("encode_signs", flag), ("polysemous_ht", i32))
 index.section("IxPq", "IndexPQ", (*HEADER, _PQ_PART, *fields(("codes", octets)), *_SEARCH), finish=_finish_pq_index)
 index.section("IxPo", "IndexPQ", (*HEADER, _PQ_PART, *fields(("codes", octets)), *_SEARCH), finish=_finish_pq_index, legacy=True)
 index.section("IxPQ", "IndexPQ", (*HEADER, _PQ_PART, *fields(("codes", octets))), finish=_finish_pq_index, legacy=True)
 
+
 def _finish_sq_index(obj: Any, reader: Reader) -> None:
     obj.code_size = obj.sq.code_size
     reader.check(obj.sq.d == obj.d, "scalar quantiser of dimension {} in an index of {}", obj.sq.d, obj.d)
     _codes_fit(obj, reader)
 
+
 index.section("IxSQ", "IndexScalarQuantizer", (*HEADER, _SQ_PART, *fields(("codes", octets))), finish=_finish_sq_index)
+
 
 def _finish_miq(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     reader.check(obj.pq.d == obj.d, "PQ of dimension {} in an index of {}", obj.pq.d, obj.d)
     obj.ntotal = obj.pq.ksub**obj.pq.M
+
 
 index.section("Imiq", "MultiIndexQuantizer", (*HEADER, _PQ_PART), finish=_finish_miq)
 
@@ -333,7 +367,12 @@ _Q1 = fields(("quantizer", index), ("nlist", u64), ("quantizer_trains_alone", u8
 index.section(
     "Ix2L",
     "Index2Layer",
-    (*HEADER, part("q1", _Q1), _PQ_PART, *fields(("code_size_1", u64), ("code_size_2", u64), ("code_size", u64), ("codes", octets))),
+    (
+        *HEADER,
+        part("q1", _Q1),
+        _PQ_PART,
+        *fields(("code_size_1", u64), ("code_size_2", u64), ("code_size", u64), ("codes", octets)),
+    ),
     finish=_codes_fit,
 )
 
@@ -341,33 +380,50 @@ index.section(
 
 IVF = HEADER + fields(("nlist", u64), ("nprobe", u64), ("quantizer", index), ("direct_map", DirectMapCodec()))
 
+
 def _finish_ivf(obj: Any, reader: Reader, code_size: int | None) -> None:
     check_header(obj, reader)
     reader.check(obj.quantizer is not None, "no coarse quantizer")
     reader.check(obj.quantizer.d == obj.d, "coarse quantizer of dimension {} in an index of {}", obj.quantizer.d, obj.d)
-    reader.check(not obj.is_trained or obj.quantizer.ntotal >= obj.nlist, "{} centroids for {} lists", obj.quantizer.ntotal, obj.nlist)
+    reader.check(
+        not obj.is_trained or obj.quantizer.ntotal >= obj.nlist, "{} centroids for {} lists", obj.quantizer.ntotal, obj.nlist
+    )
     if code_size is not None:
         obj.code_size = code_size
     if obj.invlists is not None:
         lists = obj.invlists
         reader.check(lists.nlist == obj.nlist, "{} lists in an index of {}", lists.nlist, obj.nlist)
-        reader.check(lists.code_size == obj.code_size, "codes of {} bytes in lists, {} in the index", lists.code_size, obj.code_size)
+        reader.check(
+            lists.code_size == obj.code_size, "codes of {} bytes in lists, {} in the index", lists.code_size, obj.code_size
+        )
     obj.own_fields = obj.own_invlists = True
+
 
 def _finish_ivf_flat(obj: Any, reader: Reader) -> None:
     obj.by_residual = False
     _finish_ivf(obj, reader, 4 * obj.d)
 
+
 index.section("IwFl", "IndexIVFFlat", (*IVF, LISTS), finish=_finish_ivf_flat)
 index.section("IwFd", "IndexIVFFlatDedup", (*IVF, Field("instances", InstancesCodec()), LISTS), finish=_finish_ivf_flat)
+
 
 def _finish_ivf_sq(obj: Any, reader: Reader) -> None:
     reader.check(obj.code_size == obj.sq.code_size, "codes of {} bytes, the quantiser makes {}", obj.code_size, obj.sq.code_size)
     reader.check(obj.sq.d == obj.d, "scalar quantiser of dimension {} in an index of {}", obj.sq.d, obj.d)
     _finish_ivf(obj, reader, None)
 
-index.section("IwSq", "IndexIVFScalarQuantizer", (*IVF, _SQ_PART, *fields(("code_size", u64), ("by_residual", flag)), LISTS), finish=_finish_ivf_sq)
-index.section("IwSQ", "IndexIVFScalarQuantizer", (*IVF, _SQ_PART, *fields(("code_size", u64)), LISTS), finish=_finish_ivf_sq, legacy=True)
+
+index.section(
+    "IwSq",
+    "IndexIVFScalarQuantizer",
+    (*IVF, _SQ_PART, *fields(("code_size", u64), ("by_residual", flag)), LISTS),
+    finish=_finish_ivf_sq,
+)
+index.section(
+    "IwSQ", "IndexIVFScalarQuantizer", (*IVF, _SQ_PART, *fields(("code_size", u64)), LISTS), finish=_finish_ivf_sq, legacy=True
+)
+
 
 def _finish_ivf_pq(obj: Any, reader: Reader) -> None:
     reader.check(obj.pq.d == obj.d, "PQ of dimension {} in an index of {}", obj.pq.d, obj.d)
@@ -377,16 +433,21 @@ def _finish_ivf_pq(obj: Any, reader: Reader) -> None:
     if obj.is_trained and obj.by_residual and not getattr(reader, "skip_precompute", False):
         obj.precompute_table()
 
+
 def _finish_ivf_pqr(obj: Any, reader: Reader) -> None:
     _finish_ivf_pq(obj, reader)
     have, wanted = obj.refine_codes.size(), obj.ntotal * obj.refine_pq.code_size
     reader.check(have == wanted, "{} bytes of second codes, expected {}", have, wanted)
     reader.check(1 <= obj.k_factor <= 1000, "k_factor {}", obj.k_factor)
 
+
 _IVF_PQ = (*IVF, *fields(("by_residual", flag), ("code_size", u64)), _PQ_PART, LISTS)
 index.section("IwPQ", "IndexIVFPQ", _IVF_PQ, finish=_finish_ivf_pq)
 _REFINE_PQ = part("refine_pq", PQ, _finish_pq)
-index.section("IwQR", "IndexIVFPQR", (*_IVF_PQ, _REFINE_PQ, *fields(("refine_codes", octets), ("k_factor", f32))), finish=_finish_ivf_pqr)
+index.section(
+    "IwQR", "IndexIVFPQR", (*_IVF_PQ, _REFINE_PQ, *fields(("refine_codes", octets), ("k_factor", f32))), finish=_finish_ivf_pqr
+)
+
 
 class IndependentTail:
     """How IVFPQ computes distances, if the lists are of that kind."""
@@ -400,12 +461,14 @@ class IndependentTail:
         if hasattr(obj.index_ivf, "use_precomputed_table"):
             i32.write(writer, obj.index_ivf.use_precomputed_table, obj)
 
+
 def _finish_independent(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     reader.check(obj.quantizer is not None and hasattr(obj.index_ivf, "invlists"), "quantizer or lists missing")
     d_in, d_out = (obj.d, obj.d) if obj.vt is None else (obj.vt.d_in, obj.vt.d_out)
     reader.check(d_in == obj.d and d_out == obj.index_ivf.d, "dimensions {} > {} > {} > {}", obj.d, d_in, d_out, obj.index_ivf.d)
     obj.own_fields = True
+
 
 index.section(
     "IwIQ",
@@ -435,6 +498,7 @@ HNSW = (
     reserved(i32, 1),
 )
 
+
 def _finish_hnsw(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     graph, n = obj.hnsw, obj.ntotal
@@ -444,17 +508,24 @@ def _finish_hnsw(obj: Any, reader: Reader) -> None:
     reader.check(ends.shape[0] > 0 and bool((ends.diff() >= 0).all()) and int(ends[0]) == 0, "level sizes out of order")
     if n:
         reader.check(bool(((levels >= 1) & (levels < ends.shape[0])).all()), "a node on a level that the graph does not have")
-        reader.check(int(offsets[0]) == 0 and bool((offsets.diff() == ends[levels.long()]).all()), "neighbour lists of the wrong length")
+        reader.check(
+            int(offsets[0]) == 0 and bool((offsets.diff() == ends[levels.long()]).all()), "neighbour lists of the wrong length"
+        )
         reader.check(int(offsets[-1]) == edges.shape[0], "{} edges, expected {}", edges.shape[0], int(offsets[-1]))
         reader.check(0 <= graph.entry_point < n, "entry point {} among {} nodes", graph.entry_point, n)
-        reader.check(0 <= graph.max_level <= int(levels[graph.entry_point]) - 1, "top level {} beyond the entry point's", graph.max_level)
+        reader.check(
+            0 <= graph.max_level <= int(levels[graph.entry_point]) - 1, "top level {} beyond the entry point's", graph.max_level
+        )
         reader.check(bool(((edges >= -1) & (edges < n)).all()), "an edge to a node that does not exist")
         _check_upper_edges(graph, levels.long(), offsets, edges.long(), ends, reader)
     else:
         reader.check(edges.shape[0] == 0, "edges in an empty graph")
     if obj.storage is not None:
-        reader.check(obj.storage.ntotal == n and obj.storage.d == obj.d, "storage of {} vectors for {} nodes", obj.storage.ntotal, n)
+        reader.check(
+            obj.storage.ntotal == n and obj.storage.d == obj.d, "storage of {} vectors for {} nodes", obj.storage.ntotal, n
+        )
     obj.own_fields = True
+
 
 def _check_upper_edges(graph: Any, levels: Tensor, offsets: Tensor, edges: Tensor, ends: Tensor, reader: Reader) -> None:
     """Edges above the bottom must lead to nodes that reach that high, or a walk would read past their lists."""
@@ -465,8 +536,15 @@ def _check_upper_edges(graph: Any, levels: Tensor, offsets: Tensor, edges: Tenso
         real = targets[targets >= 0]
         reader.check(bool((levels[real] > level).all()), "an edge on level {} to a node that is not there", level)
 
+
 _HNSW_INDEX = (*HEADER, part("hnsw", HNSW), Field("storage", StorageCodec()))
-for _tag, _name in (("IHNf", "IndexHNSWFlat"), ("IHNp", "IndexHNSWPQ"), ("IHNs", "IndexHNSWSQ"), ("IHN2", "IndexHNSW2Level"), ("IH00", "IndexHNSW")):
+for _tag, _name in (
+    ("IHNf", "IndexHNSWFlat"),
+    ("IHNp", "IndexHNSWPQ"),
+    ("IHNs", "IndexHNSWSQ"),
+    ("IHN2", "IndexHNSW2Level"),
+    ("IH00", "IndexHNSW"),
+):
     index.section(_tag, _name, _HNSW_INDEX, finish=_finish_hnsw)
 _CAGRA = fields(("keep_max_size_level0", flag), ("base_level_only", flag), ("num_base_level_search_entrypoints", i32))
 _NUMERIC = fields(("numeric_type_", i32))
@@ -475,18 +553,25 @@ index.section("IHNc", "IndexHNSWCagra", (*HEADER, *_CAGRA, *_HNSW_INDEX[len(HEAD
 
 # ---- wrappers ------------------------------------------------------------------------------------------------------------------------
 
+
 def _finish_pretransform(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     reader.check(obj.index is not None, "no index behind the transforms")
     d = obj.d
     for step in obj.chain:
-        reader.check(step is not None and step.d_in == d, "a transform from dimension {} where {} comes in", getattr(step, "d_in", None), d)
+        reader.check(
+            step is not None and step.d_in == d, "a transform from dimension {} where {} comes in", getattr(step, "d_in", None), d
+        )
         d = step.d_out
     reader.check(obj.index.d == d, "an index of dimension {} behind transforms to {}", obj.index.d, d)
     reader.check(obj.index.ntotal == obj.ntotal, "{} vectors, the index holds {}", obj.ntotal, obj.index.ntotal)
     obj.own_fields = True
 
-index.section("IxPT", "IndexPreTransform", (*HEADER, Field("chain", ChainCodec()), *fields(("index", index))), finish=_finish_pretransform)
+
+index.section(
+    "IxPT", "IndexPreTransform", (*HEADER, Field("chain", ChainCodec()), *fields(("index", index))), finish=_finish_pretransform
+)
+
 
 def _finish_refine(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
@@ -499,7 +584,14 @@ def _finish_refine(obj: Any, reader: Reader) -> None:
         object.__setattr__(obj, "__class__", _class("IndexRefineFlat"))
     obj.own_fields = obj.own_refine_index = True
 
-index.section("IxRF", "IndexRefine", (*HEADER, *fields(("base_index", index), ("refine_index", index), ("k_factor", f32))), finish=_finish_refine)
+
+index.section(
+    "IxRF",
+    "IndexRefine",
+    (*HEADER, *fields(("base_index", index), ("refine_index", index), ("k_factor", f32))),
+    finish=_finish_refine,
+)
+
 
 def _finish_idmap(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
@@ -510,6 +602,7 @@ def _finish_idmap(obj: Any, reader: Reader) -> None:
     if hasattr(obj, "construct_rev_map"):
         obj.construct_rev_map()
 
+
 for _tag, _name in (("IxMp", "IndexIDMap"), ("IxM2", "IndexIDMap2")):
     index.section(_tag, _name, (*HEADER, *fields(("index", index), ("id_map", int64s))), finish=_finish_idmap)
 
@@ -518,8 +611,10 @@ for _tag, _name in (("IxMp", "IndexIDMap"), ("IxM2", "IndexIDMap2")):
 SHARED = fields(("d_in", i32), ("d_out", i32), ("is_trained", flag))
 LINEAR = (*fields(("have_bias", flag), ("A", floats), ("b", floats)), *SHARED)
 
+
 def _check_transform(obj: Any, reader: Reader) -> None:
     reader.check(0 < obj.d_in < 1 << 24 and 0 < obj.d_out < 1 << 24, "a transform from dimension {} to {}", obj.d_in, obj.d_out)
+
 
 def _finish_linear(obj: Any, reader: Reader) -> None:
     _check_transform(obj, reader)
@@ -528,6 +623,7 @@ def _finish_linear(obj: Any, reader: Reader) -> None:
         reader.check(sizes[0] == obj.d_in * obj.d_out, "a matrix of {} numbers for {} x {}", sizes[0], obj.d_out, obj.d_in)
         reader.check(not obj.have_bias or sizes[1] == obj.d_out, "{} offsets for dimension {}", sizes[1], obj.d_out)
     obj.set_is_orthonormal()
+
 
 _PCA = fields(("eigen_power", f32), ("epsilon", f32), ("random_rotation", flag), ("balanced_bins", i32))
 _PCA_OLD = (_PCA[0], *_PCA[2:])
@@ -538,10 +634,12 @@ transform.section("Pcam", "PCAMatrix", (*_PCA, *_PCA_DATA, *LINEAR), finish=_fin
 transform.section("PcAm", "PCAMatrix", (*_PCA_OLD, *_PCA_DATA, *LINEAR), finish=_finish_linear, legacy=True)
 transform.section("Viqm", "ITQMatrix", (*fields(("max_iter", i32), ("seed", i32)), *LINEAR), finish=_finish_linear)
 
+
 def _finish_hadamard(obj: Any, reader: Reader) -> None:
     _check_transform(obj, reader)
     reader.check(obj.d_out < 1 << 20, "a Hadamard rotation to dimension {}", obj.d_out)
     obj.init(obj.seed)
+
 
 def _finish_remap(obj: Any, reader: Reader) -> None:
     _check_transform(obj, reader)
@@ -549,9 +647,11 @@ def _finish_remap(obj: Any, reader: Reader) -> None:
     reader.check(table.shape[0] == obj.d_out, "a map of {} for dimension {}", table.shape[0], obj.d_out)
     reader.check(bool(((table >= -1) & (table < obj.d_in)).all()), "a map from a dimension that does not exist")
 
+
 def _finish_centering(obj: Any, reader: Reader) -> None:
     _check_transform(obj, reader)
     reader.check(not obj.is_trained or obj.mean.size() == obj.d_in, "a mean of {} for dimension {}", obj.mean.size(), obj.d_in)
+
 
 transform.section("HRot", "HadamardRotation", (*fields(("seed", u32)), *SHARED), finish=_finish_hadamard)
 transform.section("RmDT", "RemapDimensionsTransform", (*fields(("map", int32s)), *SHARED), finish=_finish_remap)

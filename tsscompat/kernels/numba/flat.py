@@ -60,7 +60,7 @@ def _end(costs, labels, ip, start, stop):
 
 @inline
 def _any_below(part, squares, ip, base, bar):
-    """Whether a group of products holds a cost under the bar; counted in floats, so that all lanes of a vector work and NaN is not under."""
+    """Whether a group of products holds a cost under the bar (NaN does not); counted in floats, so that all lanes of a vector work."""
     below = np.float32(0)
     if ip:
         for j in range(part.shape[0]):
@@ -120,7 +120,9 @@ def _down(costs, labels, i):
         child = 2 * i + 1
         if child >= n:
             break
-        if child + 1 < n and (costs[child + 1] > costs[child] or (costs[child + 1] == costs[child] and labels[child + 1] > labels[child])):
+        if child + 1 < n and (
+            costs[child + 1] > costs[child] or (costs[child + 1] == costs[child] and labels[child + 1] > labels[child])
+        ):
             child += 1
         if cost > costs[child] or (cost == costs[child] and label > labels[child]):
             break
