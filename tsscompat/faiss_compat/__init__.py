@@ -22,6 +22,7 @@ from tsscompat.faiss_compat.ivf_pq import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.multi_index import *
+from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.pretransform import *
