@@ -10,6 +10,7 @@ from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.factory import *
 from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
+from tsscompat.faiss_compat.graph import *
 from tsscompat.faiss_compat.idmap import *
 from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_views import *

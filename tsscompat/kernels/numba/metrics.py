@@ -66,51 +66,56 @@ def _nan_euclidean(x, y):
 
 
 @jit
+def one_distance(a, b, metric, arg):
+    """The distance between two rows by any metric but the two that have loops of their own."""
+    top, bottom = np.float32(0), np.float32(0)
+    d = a.shape[0]
+    if metric == _L1:
+        for i in range(d):
+            top += abs(a[i] - b[i])
+    elif metric == _LINF:
+        for i in range(d):
+            gap = abs(a[i] - b[i])
+            if gap > top or math.isnan(gap):
+                top = gap
+    elif metric == _LP:
+        for i in range(d):
+            top += abs(a[i] - b[i]) ** arg
+    elif metric == _CANBERRA:
+        for i in range(d):
+            top += abs(a[i] - b[i]) / (abs(a[i]) + abs(b[i]))
+    elif metric == _BRAY_CURTIS:
+        for i in range(d):
+            top += abs(a[i] - b[i])
+            bottom += abs(a[i] + b[i])
+        top /= bottom
+    elif metric == _JENSEN_SHANNON:
+        for i in range(d):
+            middle = np.float32(0.5) * (a[i] + b[i])
+            top -= a[i] * np.log(middle / a[i]) + b[i] * np.log(middle / b[i])
+        top *= np.float32(0.5)
+    elif metric == _JACCARD:
+        for i in range(d):
+            top += np.fmin(a[i], b[i])
+            bottom += np.fmax(a[i], b[i])
+        top /= bottom
+    elif metric == _NAN_EUCLIDEAN:
+        top = _nan_euclidean(a, b)
+    else:
+        top = _gower(a, b)
+    return top
+
+
+@jit
 def _fill(x, y, metric, arg, out, start, stop):
-    d = x.shape[1]
     for q in range(start, stop):
-        a = x[q]
         for r in range(y.shape[0]):
-            b = y[r]
-            top, bottom = np.float32(0), np.float32(0)
             if metric == _IP:
-                top = dot(a, b)
+                out[q, r] = dot(x[q], y[r])
             elif metric == _L2:
-                top = squared_l2(a, b)
-            elif metric == _L1:
-                for i in range(d):
-                    top += abs(a[i] - b[i])
-            elif metric == _LINF:
-                for i in range(d):
-                    gap = abs(a[i] - b[i])
-                    if gap > top or math.isnan(gap):
-                        top = gap
-            elif metric == _LP:
-                for i in range(d):
-                    top += abs(a[i] - b[i]) ** arg
-            elif metric == _CANBERRA:
-                for i in range(d):
-                    top += abs(a[i] - b[i]) / (abs(a[i]) + abs(b[i]))
-            elif metric == _BRAY_CURTIS:
-                for i in range(d):
-                    top += abs(a[i] - b[i])
-                    bottom += abs(a[i] + b[i])
-                top /= bottom
-            elif metric == _JENSEN_SHANNON:
-                for i in range(d):
-                    middle = np.float32(0.5) * (a[i] + b[i])
-                    top -= a[i] * np.log(middle / a[i]) + b[i] * np.log(middle / b[i])
-                top *= np.float32(0.5)
-            elif metric == _JACCARD:
-                for i in range(d):
-                    top += np.fmin(a[i], b[i])
-                    bottom += np.fmax(a[i], b[i])
-                top /= bottom
-            elif metric == _NAN_EUCLIDEAN:
-                top = _nan_euclidean(a, b)
+                out[q, r] = squared_l2(x[q], y[r])
             else:
-                top = _gower(a, b)
-            out[q, r] = top
+                out[q, r] = one_distance(x[q], y[r], metric, arg)
 
 
 def pairwise(x: Tensor, y: Tensor, metric: int, metric_arg: float = 0.0) -> Tensor:

@@ -1,0 +1,457 @@
+"""HNSW indexes: a layered proximity graph over vectors that a flat index stores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms import hnsw as levels_of
+from tsscompat.algorithms.random import RandomGenerator
+from tsscompat.devices import CPU, Placement
+from tsscompat.errors import check
+from tsscompat.faiss_compat import enums
+from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, integer, vector
+from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.codes import allowed_rows
+from tsscompat.faiss_compat.computers import DistanceComputer
+from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
+from tsscompat.faiss_compat.params import SearchParameters, SearchParametersHNSW
+from tsscompat.faiss_compat.pointers import behind
+from tsscompat.faiss_compat.quantized import IndexPQ, IndexScalarQuantizer
+from tsscompat.faiss_compat.stats import cvar
+from tsscompat.faiss_compat.vectors import Float64Vector, Int32Vector, UInt64Vector
+from tsscompat.kernels import graph as kernel
+from tsscompat.kernels.graph import Graph, Walk
+from tsscompat.kernels.metrics import is_similarity
+
+
+class HNSW(Stated):
+    """The graph: levels of the nodes, their neighbours, where walks begin."""
+
+    assign_probas = vector(Float64Vector, "how likely each level is")
+    cum_nneighbor_per_level = vector(Int32Vector, "neighbours of a node up to each level")
+    levels = vector(Int32Vector, "the number of levels of each node")
+    offsets = vector(UInt64Vector, "where each node's neighbours begin")
+    neighbors = vector(Int32Vector, "the neighbours, -1 for none")
+    entry_point = integer(-1, "where walks begin")
+    max_level = integer(-1, "the entry point's level")
+    efConstruction = integer(40, "candidates while building")
+    efSearch = integer(16, "candidates while searching")
+    check_relative_distance = boolean(True, "stop when enough better nodes were found")
+    search_bounded_queue = boolean(True, "keep no more candidates than efSearch")
+    is_panorama = boolean(False)
+    use_visited_hashset = anything(None, "accepted: our visited table is one of generations")
+    rng = anything(None, "draws the levels")
+
+    def __init__(self, M: int = 32) -> None:
+        super().__init__()
+        self.rng = RandomGenerator(12345)
+        self.offsets.push_back(0)
+        self.set_default_probas(M, 0.0)
+
+    def set_default_probas(self, M: int, levelMult: float) -> None:
+        """Set the levels' chances and widths for M neighbours a node."""
+        chances, ends = levels_of.probabilities(max(2, M))
+        self.assign_probas = chances
+        self.cum_nneighbor_per_level = ends
+
+    def nb_neighbors(self, layer_no: int) -> int:
+        """How many neighbours a node can have on a level."""
+        ends = self.cum_nneighbor_per_level
+        return int(ends.at(layer_no + 1) - ends.at(layer_no))
+
+    def cum_nb_neighbors(self, layer_no: int) -> int:
+        """How many neighbours a node can have below a level."""
+        return int(self.cum_nneighbor_per_level.at(layer_no))
+
+    def set_nb_neighbors(self, level_no: int, n: int) -> None:
+        """Change how many neighbours a node can have on a level; before anything is added."""
+        check(self.levels.size() == 0, "the graph holds nodes already")
+        ends = self.cum_nneighbor_per_level.tensor
+        ends[level_no + 1 :] += n - self.nb_neighbors(level_no)
+
+    def neighbor_range(self, no: int, layer_no: int, begin: Any = None, end: Any = None) -> tuple[int, int]:
+        """Where a node's neighbours on a level stand."""
+        start = int(self.offsets.at(no))
+        first, last = start + self.cum_nb_neighbors(layer_no), start + self.cum_nb_neighbors(layer_no + 1)
+        if begin is not None and end is not None:
+            begin[0], end[0] = first, last
+        return first, last
+
+    def random_level(self) -> int:
+        """Draw a level."""
+        return int(levels_of.draw_levels(1, list(self.assign_probas), self.rng)[0])
+
+    def prepare_level_tab(self, n: int, preset_levels: bool = False) -> int:
+        """Make room for n more nodes, drawing their levels unless they are there; gives the highest."""
+        held = self.offsets.size() - 1
+        if preset_levels:
+            check(held + n == self.levels.size(), "{} levels are there for {} nodes", self.levels.size(), held + n)
+        else:
+            check(held == self.levels.size(), "{} levels are there for {} nodes", self.levels.size(), held)
+            self.levels.append(levels_of.draw_levels(n, list(self.assign_probas), self.rng) + 1)
+        new = self.levels.tensor[held:].long()
+        widths = self.cum_nneighbor_per_level.tensor.long()[new]
+        begin = int(self.offsets.at(held))
+        self.offsets.append((begin + widths.cumsum(0)).to(torch.uint64))
+        self.neighbors.resize(begin + int(widths.sum()), -1)
+        return int(new.max()) - 1 if n else 0
+
+    def fill_with_random_links(self, n: int) -> None:
+        """Link n nodes at random."""
+        self.prepare_level_tab(n)
+        rng = RandomGenerator(456)
+        for level in range(int(self.levels.tensor.max()) - 1, -1, -1):
+            nodes = (self.levels.tensor > level).nonzero()[:, 0].tolist()
+            for node in nodes:
+                first, last = self.neighbor_range(node, level)
+                for at in range(first, last):
+                    other = node
+                    while other == node and len(nodes) > 1:
+                        other = nodes[rng.rand_int(len(nodes))]
+                    self.neighbors.tensor[at] = other if other != node else -1
+
+    def reset(self) -> None:
+        """Remove all nodes."""
+        self.max_level = self.entry_point = -1
+        self.offsets.clear()
+        self.offsets.push_back(0)
+        self.levels.clear()
+        self.neighbors.clear()
+
+    def clear_neighbor_tables(self, level: int) -> None:
+        """Remove all edges of a level."""
+        for node in (self.levels.tensor > level).nonzero()[:, 0].tolist():
+            first, last = self.neighbor_range(node, level)
+            self.neighbors.tensor[first:last] = -1
+
+    def print_neighbor_stats(self, level: int) -> None:
+        """Print how many neighbours nodes have on a level."""
+        counts = [
+            int((self.neighbors.tensor[slice(*self.neighbor_range(node, level))] >= 0).sum())
+            for node in (self.levels.tensor > level).nonzero()[:, 0].tolist()
+        ]
+        print(f"stats on level {level}, max {self.nb_neighbors(level)} neighbors per vertex:")
+        print(f"   nodes {len(counts)}, neighbors per node {sum(counts) / max(1, len(counts)):.2f}")
+
+    def permute_entries(self, map: Any) -> None:
+        """Renumber the nodes: the i-th becomes the one that was at map[i]."""
+        self._permute(behind(map, self.levels.size()))
+
+    def _permute(self, old: Tensor) -> None:
+        inverse = torch.empty_like(old)
+        inverse[old] = torch.arange(old.shape[0], device=old.device)
+        begin = self.offsets.tensor.view(torch.int64)
+        widths = begin.diff()[old]
+        starts = torch.cat([widths.new_zeros(1), widths.cumsum(0)])
+        within = torch.arange(int(starts[-1]), device=old.device) - torch.repeat_interleave(starts[:-1], widths)
+        moved = self.neighbors.tensor[torch.repeat_interleave(begin[old], widths) + within].long()
+        moved = torch.where(moved >= 0, inverse[moved.clamp(min=0)], moved)
+        self.levels.tensor, self.offsets.tensor = self.levels.tensor[old], starts.view(torch.uint64)
+        self.neighbors.tensor = moved.int()
+        if self.entry_point >= 0:
+            self.entry_point = int(inverse[self.entry_point])
+
+    def _arrays(self) -> Graph:
+        begin = self.offsets.tensor.view(torch.int64)
+        ends = self.cum_nneighbor_per_level.tensor
+        return Graph(self.levels.tensor, begin, self.neighbors.tensor, ends, self.entry_point, self.max_level)
+
+
+class IndexHNSW(Index):
+    """A graph over the vectors of `storage`."""
+
+    _caches = ("_decoded",)
+
+    hnsw = child(HNSW, "the graph")
+    own_fields = boolean(False)
+    storage = child(None, "holds the vectors")
+    init_level0 = boolean(True, "link the bottom level when adding")
+    keep_max_size_level0 = boolean(False, "fill bottom lists up with what was passed over")
+    retain_locks = boolean(False)
+
+    def __init__(self, first: Any = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
+        if isinstance(first, Index):
+            super().__init__(first.d, first.metric_type)
+            self.storage, self.metric_arg = first, first.metric_arg
+            self.__dict__["_device"], self.__dict__["_gpu"] = first.device, first.getDevice()
+        else:
+            super().__init__(first, metric)
+        self.hnsw = HNSW(M)
+
+    def _own(self, storage: Index) -> None:
+        """Take on a storage of our own."""
+        self.storage, self.own_fields, self.is_trained = storage, True, storage.is_trained
+        self.metric_arg = storage.metric_arg
+
+    def _vectors(self) -> Tensor:
+        """The stored vectors as floats: the storage's own, or its codes decoded, kept until something is added."""
+        check(self.storage is not None, "No storage index, please use IndexHNSWFlat (or variants) instead of IndexHNSW directly")
+        if isinstance(self.storage, IndexFlat):
+            return self.storage._vectors
+        kept = self.__dict__["_decoded"]
+        if kept is None or kept.shape[0] != self.storage.ntotal:
+            kept = self._decoded = self.storage._reconstruct_n(0, self.storage.ntotal)
+        decoded: Tensor = kept
+        return decoded
+
+    def _train(self, x: Tensor) -> None:
+        check(self.storage is not None, "No storage index, please use IndexHNSWFlat (or variants) instead of IndexHNSW directly")
+        self.storage._train(x)
+        self.is_trained = True
+
+    def _add(self, x: Tensor, ids: Tensor | None) -> None:
+        check(self.storage is not None, "No storage index, please use IndexHNSWFlat (or variants) instead of IndexHNSW directly")
+        if x.shape[0] == 0:
+            return
+        first = self.ntotal
+        self.storage.metric_arg = self.metric_arg
+        self.storage._add(x, None)
+        self.ntotal = self.storage.ntotal
+        self._drop_caches()
+        self._link(first, self.hnsw.levels.size() == self.ntotal and first < self.ntotal)
+
+    def _link(self, first: int, preset_levels: bool) -> None:
+        """Link the nodes `first` and on; on the CPU, where the lists are written one by one."""
+        graph = self.hnsw
+        if self.device.type != "cpu":
+            graph._move(Placement(CPU))
+        graph.prepare_level_tab(self.ntotal - first, preset_levels)
+        order, groups = levels_of.insertion_order(graph.levels.tensor, first, 0 if self.init_level0 else 1)
+        rows = self._vectors().cpu()
+        graph.entry_point, graph.max_level = kernel.build(
+            rows,
+            graph._arrays(),
+            order,
+            groups,
+            graph.efConstruction,
+            self.metric_type,
+            self.metric_arg,
+            self.keep_max_size_level0,
+        )
+        if self.device.type != "cpu":
+            graph._move(Placement(self.device, self.getDevice()))
+
+    def _walk(self, k: int, params: SearchParameters | None) -> Walk:
+        graph = self.hnsw
+        ef, relative = graph.efSearch, graph.check_relative_distance
+        if isinstance(params, SearchParametersHNSW):
+            ef, relative = params.efSearch, params.check_relative_distance
+        check(ef > 0, "efSearch must be positive, got {}", ef)
+        return Walk(max(ef, k), ef, relative)
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        return self._found(x, k, params, None)
+
+    def _found(self, x: Tensor, k: int, params: SearchParameters | None, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        if self.ntotal == 0 or (self.hnsw.entry_point < 0 and starts is None) or x.shape[0] == 0:
+            return kernel.select(torch.empty(x.shape[0], 0, device=x.device), None, k, is_similarity(self.metric_type))
+        allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
+        distances, labels, counted = kernel.search(
+            x, self._vectors(), self.hnsw._arrays(), self._walk(k, params), k, self.metric_type, self.metric_arg, allowed, starts
+        )
+        stats = cvar.hnsw_stats
+        stats.n1, stats.ndis, stats.nhops = stats.n1 + x.shape[0], stats.ndis + counted[0], stats.nhops + counted[1]
+        return distances, labels
+
+    def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        # A walk with as many candidates as efSearch meets what FAISS's meets: its best are all that it can have within the radius.
+        largest, k = is_similarity(self.metric_type), max(1, min(self.ntotal, 4096))
+        walk = self._walk(1, params)
+        if self.ntotal == 0 or x.shape[0] == 0:
+            zero = torch.zeros(x.shape[0] + 1, dtype=torch.int64, device=x.device)
+            return zero, torch.empty(0, device=x.device), torch.empty(0, dtype=torch.int64, device=x.device)
+        allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
+        while True:
+            distances, labels, _ = kernel.search(
+                x, self._vectors(), self.hnsw._arrays(), walk, k, self.metric_type, self.metric_arg, allowed, None
+            )
+            inside = (labels >= 0) & (distances > radius if largest else distances < radius)
+            if k == self.ntotal or not bool(inside[:, -1].any()):
+                break
+            k = min(self.ntotal, 4 * k)
+        lims = torch.cat([torch.zeros(1, dtype=torch.int64, device=x.device), inside.sum(1).cumsum(0)])
+        return lims, distances[inside], labels[inside]
+
+    def _reconstruct(self, keys: Tensor) -> Tensor:
+        found: Tensor = self.storage._reconstruct(keys)
+        return found
+
+    def _reset(self) -> None:
+        self.hnsw.reset()
+        self.storage._reset()
+        self.ntotal = 0
+        self._drop_caches()
+
+    def _permute_entries(self, perm: Tensor) -> None:
+        self.storage._permute_entries(perm)
+        self.hnsw._permute(perm)
+        self._drop_caches()
+
+    def get_distance_computer(self) -> DistanceComputer:
+        """Distances to single vectors, for a query set on it."""
+        return DistanceComputer(self.storage)
+
+    # -- building by hand ------------------------------------------------------------------------------------------------------------
+
+    def search_level_0(
+        self, n: int, x: Any, k: int, nearest: Any, nearest_d: Any, distances: Any, labels: Any, nprobe: int = 1, search_type: int = 1,
+        params: SearchParameters | None = None,
+    ) -> None:  # fmt: skip
+        """Walks of the bottom level only, from nprobe nodes given for each query; the answer goes behind the pointers."""
+        check(k > 0 and nprobe > 0, "k and nprobe must be positive, got {} and {}", k, nprobe)
+        starts = behind(nearest, n, nprobe).to(self.device, torch.int64)
+        queries = behind(x, n, self.d).to(self.device)
+        found = self._found(queries, k, params, starts)
+        behind(distances, n, k).copy_(found[0])
+        behind(labels, n, k).copy_(found[1])
+
+    def _rewrite(self, lists: list[list[int]]) -> None:
+        width = self.hnsw.nb_neighbors(0)
+        for node, chosen in enumerate(lists):
+            first = self.hnsw.neighbor_range(node, 0)[0]
+            places = self.hnsw.neighbors.tensor[first : first + width]
+            places.fill_(-1)
+            places[: len(chosen)] = torch.tensor(chosen, dtype=torch.int32)
+
+    def _chosen(self, node: int, names: list[int], costs: list[float] | None, width: int) -> list[int]:
+        rows = self._vectors()
+        if costs is None:
+            costs = kernel._costs(rows[node][None], rows, torch.tensor([names]), self.metric_type, self.metric_arg)[0].tolist()
+        pairs = sorted(zip(costs, names))
+        return [other for _, other in kernel.shrink(pairs, rows, width, self.metric_type, self.metric_arg, False)][:width]
+
+    def _bottom(self, node: int) -> list[int]:
+        return [i for i in self.hnsw.neighbors.tensor[slice(*self.hnsw.neighbor_range(node, 0))].tolist() if i >= 0]
+
+    def shrink_level_0_neighbors(self, new_size: int) -> None:
+        """Choose at most new_size of each node's bottom neighbours."""
+        lists = [self._bottom(node) for node in range(self.ntotal)]
+        self._rewrite([self._chosen(node, names, None, new_size) if names else [] for node, names in enumerate(lists)])
+
+    def init_level_0_from_knngraph(self, k: int, D: Any, I: Any) -> None:
+        """Make the bottom level of a table of nearest neighbours."""
+        distances, names = behind(D, self.ntotal, k).tolist(), behind(I, self.ntotal, k).tolist()
+        sign = -1.0 if is_similarity(self.metric_type) else 1.0
+        lists = []
+        for node, (costs, others) in enumerate(zip(distances, names)):
+            valid = others[: others.index(-1)] if -1 in others else others
+            pairs = [(sign * cost, other) for cost, other in zip(costs, valid) if other != node]
+            chosen = self._chosen(node, [o for _, o in pairs], [c for c, _ in pairs], self.hnsw.nb_neighbors(0))
+            lists.append(chosen)
+        self._rewrite(lists)
+
+    def init_level_0_from_entry_points(self, npt: int, points: Any, nearests: Any) -> None:
+        """Link nodes on the bottom level, each from a node near it that is given."""
+        pairs = zip(behind(points, npt).tolist(), behind(nearests, npt).tolist())
+        rows, arrays = self._vectors(), self.hnsw._arrays()
+        for node, near in pairs:
+            here = Graph(arrays.levels, arrays.offsets, arrays.neighbors, arrays.ends, near, 0)
+            kernel._link(
+                rows, here, node, 0, self.hnsw.efConstruction, self.metric_type, self.metric_arg, self.keep_max_size_level0
+            )
+
+    def reorder_links(self) -> None:
+        """Bring each node's bottom neighbours into order of distance."""
+        rows, lists = self._vectors(), []
+        for node in range(self.ntotal):
+            names = self._bottom(node)
+            costs = kernel._costs(
+                rows[node][None], rows, torch.tensor([names], dtype=torch.int64), self.metric_type, self.metric_arg
+            )
+            lists.append([name for _, name in sorted(zip(costs[0].tolist(), names))])
+        self._rewrite(lists)
+
+    def link_singletons(self) -> None:
+        """Report the nodes that no other links to."""
+        linked = torch.zeros(self.ntotal, dtype=torch.bool)
+        for node in range(self.ntotal):
+            linked[self._bottom(node)] = True
+        alone = ~linked
+        above = int((alone & (self.hnsw.levels.tensor.cpu() > 1)).sum())
+        print(f"  Found {int(alone.sum())} / {self.ntotal} singletons ({above} appear in a level above)")
+
+
+class IndexHNSWFlat(IndexHNSW):
+    """A graph over the vectors themselves."""
+
+    def __init__(self, d: int = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
+        super().__init__(d, M, metric)
+        if d:
+            self._own(IndexFlatL2(d) if metric == enums.METRIC_L2 else IndexFlat(d, metric))
+        self.is_trained = True
+
+
+class IndexHNSWPQ(IndexHNSW):
+    """A graph over product codes."""
+
+    def __init__(self, d: int = 0, pq_m: int = 1, M: int = 32, pq_nbits: int = 8, metric: int = enums.METRIC_L2) -> None:
+        super().__init__(d, M, metric)
+        if d:
+            self._own(IndexPQ(d, pq_m, pq_nbits, metric))
+        self.is_trained = False
+
+    def _train(self, x: Tensor) -> None:
+        super()._train(x)
+        self.storage.pq.compute_sdc_table()
+
+
+class IndexHNSWSQ(IndexHNSW):
+    """A graph over scalar-quantised vectors."""
+
+    def __init__(self, d: int = 0, qtype: int = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
+        super().__init__(d, M, metric)
+        if d:
+            self._own(IndexScalarQuantizer(d, qtype, metric))
+
+
+class IndexHNSW2Level(IndexHNSW):
+    """A graph over codes of two layers."""
+
+    def __init__(self, quantizer: Index | None = None, nlist: int = 0, m_pq: int = 0, M: int = 32) -> None:
+        super().__init__(0 if quantizer is None else quantizer.d, M, enums.METRIC_L2)
+        if quantizer is not None:
+            from tsscompat.faiss_compat.two_layer import Index2Layer
+
+            self._own(Index2Layer(quantizer, nlist, m_pq))
+        self.is_trained = False
+
+
+class IndexHNSWCagra(IndexHNSW):
+    """A graph whose bottom level may have been made elsewhere; walks of it begin at random nodes."""
+
+    base_level_only = boolean(False, "there is only the bottom level")
+    num_base_level_search_entrypoints = integer(32, "random nodes of which walks begin at the best")
+    numeric_type_ = integer(enums.Float32)
+
+    def __init__(self, d: int = 0, M: int = 32, metric: int = enums.METRIC_L2, numeric_type: int = enums.Float32) -> None:
+        super().__init__(d, M, metric)
+        if d:
+            check(metric in (enums.METRIC_L2, enums.METRIC_INNER_PRODUCT), "unsupported metric type for IndexHNSWCagra")
+            check(numeric_type in (enums.Float32, enums.Float16), "Unsupported numeric_type: only F16 and F32")
+            flat = IndexFlatL2(d) if metric == enums.METRIC_L2 else IndexFlatIP(d)
+            self._own(flat if numeric_type == enums.Float32 else IndexScalarQuantizer(d, 4, metric))
+            self.keep_max_size_level0, self.numeric_type_ = True, numeric_type
+        self.is_trained = True
+
+    def get_numeric_type(self) -> int:
+        return int(self.numeric_type_)
+
+    def set_numeric_type(self, numeric_type: int) -> None:
+        self.numeric_type_ = numeric_type
+
+    def _add(self, x: Tensor, ids: Tensor | None) -> None:
+        check(not self.base_level_only, "Cannot add vectors when base_level_only is set to True")
+        super()._add(x, ids)
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        if not self.base_level_only or self.ntotal == 0:
+            return super()._search(x, k, params)
+        drawn = torch.randint(self.ntotal, (x.shape[0], self.num_base_level_search_entrypoints), device=x.device)
+        costs = kernel._costs(x, self._vectors(), drawn, self.metric_type, self.metric_arg)
+        return self._found(x, k, params, drawn.gather(1, costs.argmin(1, keepdim=True)))
+
+
+__all__ = ["HNSW", "IndexHNSW", "IndexHNSW2Level", "IndexHNSWCagra", "IndexHNSWFlat", "IndexHNSWPQ", "IndexHNSWSQ"]
