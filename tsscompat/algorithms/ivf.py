@@ -58,17 +58,21 @@ class Options:
     pairs: bool = False
 
 
-class ListCodec(Protocol):
-    """How the codes in lists are scored; `coarse` (nq, nprobe) are the distances to the probed centroids.
-
-    `quick` searches and scans at once where the coarse quantizer is a table of centers of the same metric: None where it cannot.
-    """
-
-    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None: ...
+class Scorer(Protocol):
+    """How the codes in lists are scored; `coarse` (nq, nprobe) are the distances to the probed centroids."""
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top: ...
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range: ...
+
+
+class ListCodec(Scorer, Protocol):
+    """A scorer that may search and scan at once.
+
+    `quick` does so where the coarse quantizer is a table of centers of the same metric: None where it cannot.
+    """
+
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None: ...
 
 
 def rows_allowed(lists: Ragged, keys: Tensor, member: Callable[[Tensor], Tensor]) -> Tensor:

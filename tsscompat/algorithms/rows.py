@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms.ivf import ListCodec, Options
+from tsscompat.algorithms.ivf import Options, Scorer
 from tsscompat.kernels.ivf import Range, Top, scan_tables, within_tables
 from tsscompat.kernels.ivf_lists import Ragged
 
@@ -49,14 +49,14 @@ def _row_numbers(labels: Tensor) -> Tensor:
     return torch.where(labels >= 0, (labels >> 32) * _RUN + (labels & 0xFFFFFFFF), -1)
 
 
-def top(codec: ListCodec, x: Tensor, lists: Ragged, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+def top(codec: Scorer, x: Tensor, lists: Ragged, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
     """The k best rows for each query."""
     keys = _keys(x.shape[0], lists)
     distances, labels, _ = codec.top(x, keys, torch.zeros(keys.shape, device=x.device), lists, k, Options(allowed, None, True))
     return distances, _row_numbers(labels)
 
 
-def within(codec: ListCodec, x: Tensor, lists: Ragged, radius: float, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+def within(codec: Scorer, x: Tensor, lists: Ragged, radius: float, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """All rows within a radius of each query."""
     keys = _keys(x.shape[0], lists)
     lims, distances, labels, _ = codec.within(

@@ -368,9 +368,4 @@ class InvertedListsPtrVector(ObjectVector):
     """std::vector of pointers to inverted lists."""
 
 
-def downcast_InvertedLists(invlists: InvertedLists) -> InvertedLists:
-    """Lists are always of their own class here."""
-    return invlists
-
-
-__all__ = ["ArrayInvertedLists", "InvertedLists", "InvertedListsPtrVector", "downcast_InvertedLists"]
+__all__ = ["ArrayInvertedLists", "InvertedLists", "InvertedListsPtrVector"]

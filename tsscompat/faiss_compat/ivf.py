@@ -60,6 +60,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
 
     _caches: tuple[str, ...] = ("_plain", "_center_table")
     _plain: Any
+    _quick: bool = False  # whether small searches may go in one compiled call
     _center_table: Any
 
     def __init__(

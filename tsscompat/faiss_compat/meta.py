@@ -141,7 +141,7 @@ class IndexShards(ThreadedIndex):
 
     def __init__(self, d: int | bool = 0, threaded: bool = False, successive_ids: bool = True) -> None:
         if isinstance(d, bool):  # FAISS's overload without a dimension: (threaded, successive_ids)
-            d, threaded, successive_ids = 0, d, successive_ids if threaded is False else threaded
+            threaded, successive_ids, d = d, successive_ids if threaded is False else threaded, 0
         super().__init__(d, threaded)
         self.successive_ids = successive_ids
 
@@ -209,7 +209,7 @@ class IndexReplicas(ThreadedIndex):
 
     def __init__(self, d: int | bool = 0, threaded: bool = True) -> None:
         if isinstance(d, bool):
-            d, threaded = 0, d
+            threaded, d = d, 0
         super().__init__(d, threaded)
 
     add_replica = ThreadedIndex.addIndex

@@ -105,9 +105,9 @@ class ParameterSpace(Stated):
         """A parameter by name, new or known."""
         for range_ in self.parameter_ranges:
             if range_.name == name:
-                return range_  # type: ignore[no-any-return]
+                return range_
         self.parameter_ranges.push_back(ParameterRange(name))
-        return self.parameter_ranges[-1]  # type: ignore[no-any-return]
+        return self.parameter_ranges[-1]
 
     def initialize(self, index: Any) -> None:
         """Find the parameters that an index offers."""
