@@ -47,13 +47,13 @@ def _stream(x, y, ip, allowed, costs, labels, start, stop):
 
 
 @jit
-def _begin(costs, labels, ip):
+def start_heaps(costs, labels, ip):
     for q in range(costs.shape[0]):
         start_heap(costs[q], labels[q], ip)
 
 
 @jit
-def _end(costs, labels, ip, start, stop):
+def finish_heaps(costs, labels, ip, start, stop):
     for q in range(start, stop):
         finish(costs[q], labels[q], ip)
 
@@ -72,7 +72,7 @@ def _any_below(part, squares, ip, base, bar):
 
 
 @jit
-def _fold(tile, ip, x_norms, y_norms, first, allowed, costs, labels, start, stop):
+def fold_tile(tile, ip, x_norms, y_norms, first, allowed, costs, labels, start, stop):
     """Enter a tile of products, for rows numbered from `first`, into the heaps of queries start:stop."""
     k, width = costs.shape[1], tile.shape[1]
     masked = allowed.shape[0] > 0
@@ -194,7 +194,7 @@ def knn(
     if nq <= _FEW:
         return _few(x, y, k, ip, mask)
     costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
-    _begin(costs, labels, ip)
+    start_heaps(costs, labels, ip)
     y_norms = _NO_NORMS if ip else (norms.numpy() if norms is not None else _norms(y))
     x_norms = _NO_NORMS if ip else _norms(x)
     # A tile of products stays in the second-level cache of both cores: 512 x 8192 floats at most.
@@ -210,14 +210,14 @@ def knn(
             tile = buffer[: n * part.shape[0]].view(n, part.shape[0])
             torch.mm(block, part.t(), out=tile)
             values, first = tile.numpy(), b
-            fold = lambda s, e: _fold(values, ip, held[2], y_norms, first, mask, held[0], held[1], s, e)  # noqa: E731
+            fold = lambda s, e: fold_tile(values, ip, held[2], y_norms, first, mask, held[0], held[1], s, e)  # noqa: E731
             run_blocks(fold, n, max(1, (1 << 16) // part.shape[0]))
     if nq < _EXACT_BELOW:
-        _end(costs, labels, ip, 0, nq)
+        finish_heaps(costs, labels, ip, 0, nq)
         a, b_ = x.numpy(), y.numpy()
         _score_again(a, b_, ip, costs, labels, 0, nq)
     else:
-        run_blocks(lambda s, e: _end(costs, labels, ip, s, e), nq, max(1, 4096 // k))
+        run_blocks(lambda s, e: finish_heaps(costs, labels, ip, s, e), nq, max(1, 4096 // k))
     return torch.from_numpy(costs), torch.from_numpy(labels)
 
 
