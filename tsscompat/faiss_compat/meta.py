@@ -139,10 +139,10 @@ class IndexShards(ThreadedIndex):
 
     successive_ids = boolean(True)
 
-    def __init__(self, d: int | bool = 0, threaded: bool = False, successive_ids: bool = True) -> None:
+    def __init__(self, d: int | bool = 0, threaded: bool | None = None, successive_ids: bool = True) -> None:
         if isinstance(d, bool):  # FAISS's overload without a dimension: (threaded, successive_ids)
-            threaded, successive_ids, d = d, successive_ids if threaded is False else threaded, 0
-        super().__init__(d, threaded)
+            threaded, successive_ids, d = d, successive_ids if threaded is None else threaded, 0
+        super().__init__(d, bool(threaded))
         self.successive_ids = successive_ids
 
     def add_shard(self, index: Index) -> None:
