@@ -10,6 +10,9 @@ from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.factory import *
 from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
+from tsscompat.faiss_compat.gpu import *
+from tsscompat.faiss_compat.gpu_indexes import *
+from tsscompat.faiss_compat.gpu_resources import *
 from tsscompat.faiss_compat.graph import *
 from tsscompat.faiss_compat.idmap import *
 from tsscompat.faiss_compat.invlists import *
@@ -22,8 +25,8 @@ from tsscompat.faiss_compat.ivf_independent import *
 from tsscompat.faiss_compat.ivf_pq import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
-from tsscompat.faiss_compat.multi_index import *
 from tsscompat.faiss_compat.meta import *
+from tsscompat.faiss_compat.multi_index import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.pretransform import *

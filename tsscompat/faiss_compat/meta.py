@@ -203,6 +203,17 @@ class IndexShards(ThreadedIndex):
 
         return self._gathered(k, ask)
 
+    def _reconstruct(self, keys: Tensor) -> Tensor:
+        check(self.successive_ids, "reconstruct: only with successive_ids does an id tell its shard")
+        found = torch.empty(keys.shape[0], self.d, device=self.device)
+        check(bool(((keys >= 0) & (keys < self.ntotal)).all()), "ids must be within the {} vectors", self.ntotal)
+        start = 0
+        for part in self.indices_:
+            own = (keys >= start) & (keys < start + part.ntotal)
+            found[own] = part._reconstruct((keys[own] - start).to(part.device)).to(self.device)
+            start += part.ntotal
+        return found
+
 
 class IndexReplicas(ThreadedIndex):
     """Each part holds all vectors; the queries are shared out."""
@@ -219,9 +230,7 @@ class IndexReplicas(ThreadedIndex):
         super()._check_part(index)
         if self.count():
             held = self.at(0).ntotal
-            check(
-                index.ntotal == held, "IndexReplicas: prior index has {} vectors, newly added index has {}", held, index.ntotal
-            )
+            check(index.ntotal == held, "IndexReplicas: prior index has {} vectors, newly added index has {}", held, index.ntotal)
 
     def _total(self) -> int:
         held = {part.ntotal for part in self.indices_}

@@ -1,0 +1,336 @@
+"""FAISS's GPU functions as placements: a copy of an index on a device, on several, or back on the CPU.
+
+Every index type can be placed, not only the four with a GpuIndex* name; an index that only wraps others (IDMap, PreTransform, Refine) is
+placed by placing what it wraps. GPU numbers are CUDA's, or virtual ones (see devices.py).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from tsscompat.devices import CPU, Placement, gpu, require_memory
+from tsscompat.errors import check
+from tsscompat.faiss_compat.attributes import Stated
+from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.clustering import ProgressiveDimIndexFactory
+from tsscompat.faiss_compat.codes import IndexFlatCodes
+from tsscompat.faiss_compat.direct_map import DirectMap
+from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
+from tsscompat.faiss_compat.gpu_indexes import (
+    GpuIndexFlat,
+    GpuIndexFlatConfig,
+    GpuIndexIVFFlat,
+    GpuIndexIVFPQ,
+    GpuIndexIVFScalarQuantizer,
+    halve_quantizer,
+    plain,
+    recast,
+)
+from tsscompat.faiss_compat.gpu_resources import (
+    GpuClonerOptions,
+    GpuMultipleClonerOptions,
+    GpuResourcesVector,
+    StandardGpuResources,
+    get_num_gpus,
+)
+from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
+from tsscompat.faiss_compat.io import Cloner
+from tsscompat.faiss_compat.ivf import IndexIVF
+from tsscompat.faiss_compat.ivf_flat import IndexIVFFlat
+from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
+from tsscompat.faiss_compat.ivf_sq import IndexIVFScalarQuantizer
+from tsscompat.faiss_compat.meta import IndexReplicas, IndexShards, IndexShardsIVF, ThreadedIndex
+from tsscompat.faiss_compat.tuning import ParameterSpace
+from tsscompat.faiss_compat.vectors import Int32Vector, ObjectVector, Vector
+
+# The GPU names of ordinary classes. Only these very classes: a subclass keeps its own name on the GPU.
+_NAMED: dict[type, type] = {
+    IndexFlat: GpuIndexFlat,
+    IndexFlatL2: GpuIndexFlat,
+    IndexFlatIP: GpuIndexFlat,
+    IndexIVFFlat: GpuIndexIVFFlat,
+    IndexIVFPQ: GpuIndexIVFPQ,
+    IndexIVFScalarQuantizer: GpuIndexIVFScalarQuantizer,
+}
+# What a wrapper wraps: placed as an index of its own.
+_WRAPPED = ("index", "base_index", "refine_index")
+
+
+# -- copies on other devices --------------------------------------------------------------------------------------------------------
+
+
+def footprint(thing: Any) -> int:
+    """Bytes of the tensors that a thing holds."""
+    if isinstance(thing, Tensor):
+        return thing.nbytes
+    if isinstance(thing, Vector):
+        return thing.byte_size()
+    held: Any = ()
+    if isinstance(thing, (Stated, ObjectVector)):
+        held = vars(thing).values()
+    elif isinstance(thing, dict):
+        held = thing.values()
+    elif isinstance(thing, (list, tuple)):
+        held = thing
+    elif hasattr(thing, "__dataclass_fields__"):
+        held = vars(thing).values()
+    return sum(footprint(part) for part in held)
+
+
+def _rewrapped(index: Any, where: Placement, each: Callable[[Any], Any]) -> Any:
+    """A copy of an index on a device, where `each` made the copies of the indexes that it wraps."""
+    inner = {name: each(vars(index)[name]) for name in _WRAPPED if isinstance(vars(index).get(name), Index)}
+    twin = copy.deepcopy(index, {id(vars(index)[name]): made for name, made in inner.items()})
+    twin._drop_caches()
+    for held in twin._children():
+        if not any(held is made for made in inner.values()):
+            held._move(where)
+    first = next(iter(inner.values()), None)
+    twin.__dict__["_device"] = where.device if first is None else first.device
+    twin.__dict__["_gpu"] = where.gpu if first is None else first.getDevice()
+    return twin
+
+
+def _is_wrapper(index: Any) -> bool:
+    return any(isinstance(vars(index).get(name), Index) for name in _WRAPPED) and not isinstance(index, IndexIVF)
+
+
+def _named_on_gpu(twin: Any, resources: Any, options: GpuClonerOptions) -> Any:
+    """A placed copy under its GPU name, with the options that concern its kind."""
+    kind = _NAMED.get(type(twin))
+    if kind is None:
+        return twin
+    if kind is GpuIndexFlat and options.useFloat16:
+        config = GpuIndexFlatConfig()
+        config.useFloat16, config.device = True, twin.getDevice()
+        return GpuIndexFlat(resources, twin, config)
+    made = recast(twin, kind)
+    made._gpu_resources = resources
+    if isinstance(made, IndexIVF):
+        half = GpuIndexFlatConfig()
+        half.useFloat16 = options.useFloat16CoarseQuantizer
+        halve_quantizer(made, half)
+    if isinstance(made, GpuIndexIVFPQ) and options.usePrecomputed:
+        made.setPrecomputedCodes(True)
+    return made
+
+
+def index_cpu_to_gpu(provider: Any, device: int, index: Any, options: GpuClonerOptions | None = None) -> Any:
+    """A copy of an index on a GPU."""
+    options = GpuClonerOptions() if options is None else options
+    options._check()
+    where = gpu(int(device))
+    if options.verbose:
+        print(f"  {type(index).__name__} size {index.ntotal} -> GPU {where.gpu} on {where.device}")
+    if isinstance(index, ThreadedIndex):
+        index = index_gpu_to_cpu(index)
+    if _is_wrapper(index):
+        return _rewrapped(index, where, lambda inner: index_cpu_to_gpu(provider, device, inner, options))
+    require_memory(footprint(index), where.device, type(index).__name__)
+    twin = copy.deepcopy(index).to(where)
+    return _named_on_gpu(plain(twin), provider, options)
+
+
+def index_gpu_to_cpu(gpu_index: Any) -> Any:
+    """A copy of an index on the CPU, under its ordinary class; shards are merged, of replicas one is taken."""
+    if isinstance(gpu_index, IndexShards):
+        check(gpu_index.count() > 0, "no shards in index")
+        whole = index_gpu_to_cpu(gpu_index.at(0))
+        for no in range(1, gpu_index.count()):
+            part = index_gpu_to_cpu(gpu_index.at(no))
+            numbered = isinstance(whole, IndexFlatCodes)
+            whole.merge_from(part, whole.ntotal if gpu_index.successive_ids and not numbered else 0)
+        return whole
+    if isinstance(gpu_index, ThreadedIndex):
+        check(gpu_index.count() > 0, "no replicas in index")
+        return index_gpu_to_cpu(gpu_index.at(0))
+    if _is_wrapper(gpu_index):
+        return _rewrapped(gpu_index, Placement(CPU), index_gpu_to_cpu)
+    return plain(copy.deepcopy(gpu_index).to(Placement(CPU)))
+
+
+# -- several GPUs -------------------------------------------------------------------------------------------------------------------
+
+
+def _part_of_lists(index: Any, kind: int, no: int, n: int, quantizer: Any) -> Any:
+    """The shard of an IVF index: its state, and the entries that are its share."""
+    whole, lists = index.ntotal, index.nlist
+    ranges = {
+        1: (InvertedLists.SUBSET_TYPE_ID_MOD, n, no),
+        2: (InvertedLists.SUBSET_TYPE_ID_RANGE, no * whole // n, (no + 1) * whole // n),
+        4: (InvertedLists.SUBSET_TYPE_INVLIST, no * lists // n, (no + 1) * lists // n),
+    }
+    check(kind in ranges, "shard_type {} not implemented", kind)
+    part = type(index).__new__(type(index))
+    part.__dict__.update(vars(index))
+    part._drop_caches()
+    part.__dict__.update(
+        quantizer=quantizer,
+        invlists=ArrayInvertedLists(lists, index.code_size).to(index.device),
+        direct_map=DirectMap(),
+        own_fields=False,
+        ntotal=0,
+    )
+    index.copy_subset_to(part, *ranges[kind])
+    return part
+
+
+def _sharded(index: Any, options: GpuMultipleClonerOptions, place: Sequence[Callable[[Any], Any]]) -> Any:
+    """An index cut into a part for each GPU."""
+    n = len(place)
+    flat = isinstance(index, IndexFlatCodes)
+    check(flat or isinstance(index, IndexIVF), "sharding is for flat codes and inverted lists, not {}", type(index).__name__)
+    parts = []
+    for no, put in enumerate(place):
+        if flat:
+            # The state without the codes is copied, then the share of the codes.
+            part = type(index).__new__(type(index))
+            part.__dict__.update(vars(index))
+            part.__dict__["codes"] = type(index.codes)()
+            part._held(index._rows[no * index.ntotal // n : (no + 1) * index.ntotal // n].clone())
+        else:
+            part = _part_of_lists(index, options.shard_type, no, n, index.quantizer)
+        parts.append(put(part))
+    if options.common_ivf_quantizer and not flat:
+        quantizer = place[0](index.quantizer)
+        shards: IndexShards = IndexShardsIVF(quantizer, index.nlist, True, False)
+        shards.own_fields, shards.metric_type = True, index.metric_type
+    else:
+        shards = IndexShards(index.d, True, flat)
+    shards.own_indices = True
+    for part in parts:
+        shards.add_shard(part)
+    return shards
+
+
+def index_cpu_to_gpu_multiple(resources: Any, devices: Any, index: Any, co: GpuMultipleClonerOptions | None = None) -> Any:
+    """Copies of an index on several GPUs: replicas, or shards when the options say so."""
+    numbers = [int(number) for number in devices]
+    providers = list(resources)
+    check(len(numbers) == len(providers) > 0, "{} resources for {} devices", len(providers), len(numbers))
+    options = GpuMultipleClonerOptions() if co is None else co
+    if len(numbers) == 1:
+        return index_cpu_to_gpu(providers[0], numbers[0], index, options)
+    options._check()
+    if isinstance(index, ThreadedIndex):
+        index = index_gpu_to_cpu(index)
+    if _is_wrapper(index):
+        return _rewrapped(index, gpu(numbers[0]), lambda inner: index_cpu_to_gpu_multiple(providers, numbers, inner, options))
+    place = [_placer(provider, number, options) for provider, number in zip(providers, numbers)]
+    if getattr(options, "shard", False):
+        return _sharded(index, options, place)
+    replicas = IndexReplicas()
+    for put in place:
+        replicas.addIndex(put(index))
+    replicas.own_indices = True
+    return replicas
+
+
+def _placer(provider: Any, number: int, options: GpuClonerOptions) -> Callable[[Any], Any]:
+    return lambda index: index_cpu_to_gpu(provider, number, index, options)
+
+
+def index_cpu_to_gpu_multiple_py(
+    resources: Sequence[Any], index: Any, co: GpuMultipleClonerOptions | None = None, gpus: Sequence[int] | None = None
+) -> Any:
+    """index_cpu_to_gpu_multiple with lists; the i-th resources are for the i-th GPU."""
+    numbers = list(range(len(resources)) if gpus is None else gpus)
+    return index_cpu_to_gpu_multiple(GpuResourcesVector(resources), Int32Vector(numbers), index, co)
+
+
+def index_cpu_to_gpus_list(
+    index: Any, co: GpuMultipleClonerOptions | None = None, gpus: Sequence[int] | None = None, ngpu: int = -1
+) -> Any:
+    """Copies on the GPUs listed, or on the first `ngpu`, or on all."""
+    numbers = list(range(get_num_gpus() if ngpu == -1 else ngpu)) if gpus is None else list(gpus)
+    return index_cpu_to_gpu_multiple_py([StandardGpuResources() for _ in numbers], index, co, numbers)
+
+
+def index_cpu_to_all_gpus(index: Any, co: GpuMultipleClonerOptions | None = None, ngpu: int = -1) -> Any:
+    """Copies on the first `ngpu` GPUs, or on all."""
+    return index_cpu_to_gpus_list(index, co=co, gpus=None, ngpu=ngpu)
+
+
+# -- the same as classes ------------------------------------------------------------------------------------------------------------
+
+
+class ToCPUCloner(Cloner):
+    """index_gpu_to_cpu as an object."""
+
+    def clone_Index(self, index: Any) -> Any:
+        return index_gpu_to_cpu(index)
+
+    def merge_index(self, dst: Any, src: Any, successive_ids: bool) -> None:
+        """Move one index's vectors to the end of another."""
+        dst.merge_from(src, dst.ntotal if successive_ids and not isinstance(dst, IndexFlatCodes) else 0)
+
+
+class ToGpuCloner(Cloner):
+    """index_cpu_to_gpu as an object."""
+
+    def __init__(self, provider: Any, device: int, options: GpuClonerOptions) -> None:
+        self.provider, self.device, self.options = provider, device, options
+
+    def clone_Index(self, index: Any) -> Any:
+        return index_cpu_to_gpu(self.provider, self.device, index, self.options)
+
+
+class ToGpuClonerMultiple(Cloner):
+    """index_cpu_to_gpu_multiple as an object: (resources, devices, options) or (cloners, options)."""
+
+    def __init__(self, first: Any, second: Any, options: GpuMultipleClonerOptions | None = None) -> None:
+        if options is None:
+            self.sub_cloners, self.options = list(first), second
+        else:
+            self.sub_cloners = [ToGpuCloner(provider, device, options) for provider, device in zip(first, second)]
+            self.options = options
+
+    def clone_Index(self, index: Any) -> Any:
+        providers = [cloner.provider for cloner in self.sub_cloners]
+        return index_cpu_to_gpu_multiple(providers, [cloner.device for cloner in self.sub_cloners], index, self.options)
+
+    def clone_Index_to_shards(self, index: Any) -> Any:
+        return _sharded(index, self.options, [cloner.clone_Index for cloner in self.sub_cloners])
+
+
+class GpuProgressiveDimIndexFactory(ProgressiveDimIndexFactory):
+    """Flat indexes on the first GPUs, for progressive-dimension clustering."""
+
+    def __init__(self, ngpu: int) -> None:
+        super().__init__()
+        check(ngpu >= 1, "expected at least one GPU, got {}", ngpu)
+        self.options = GpuMultipleClonerOptions()
+        self.vres, self.devices, self.ncall = [StandardGpuResources() for _ in range(ngpu)], list(range(ngpu)), 0
+
+    def __call__(self, dim: int) -> Any:
+        self.ncall += 1
+        return index_cpu_to_gpu_multiple(self.vres, self.devices, IndexFlatL2(dim), self.options)
+
+
+class GpuParameterSpace(ParameterSpace):
+    """A ParameterSpace that also knows the tables of a placed IVFPQ index."""
+
+    def set_index_parameter(self, index: Any, name: str, val: float) -> None:
+        if name == "use_precomputed_table" and isinstance(index, GpuIndexIVFPQ):
+            index.setPrecomputedCodes(bool(val))
+        else:
+            super().set_index_parameter(index, name, val)
+
+
+__all__ = [
+    "GpuParameterSpace",
+    "GpuProgressiveDimIndexFactory",
+    "ToCPUCloner",
+    "ToGpuCloner",
+    "ToGpuClonerMultiple",
+    "index_cpu_to_all_gpus",
+    "index_cpu_to_gpu",
+    "index_cpu_to_gpu_multiple",
+    "index_cpu_to_gpu_multiple_py",
+    "index_cpu_to_gpus_list",
+    "index_gpu_to_cpu",
+]

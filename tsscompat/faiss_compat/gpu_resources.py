@@ -1,0 +1,159 @@
+"""GPU resources and the options of placing: which do something, which are permissions, which raise (see gpu_indexes.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from tsscompat.devices import free_memory, gpu, gpu_count
+from tsscompat.errors import check
+from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer
+from tsscompat.faiss_compat.gpu_indexes import INDICES_64_BIT, GpuIndexIVFConfig
+from tsscompat.faiss_compat.vectors import ObjectVector
+
+
+def get_num_gpus() -> int:
+    """How many GPUs an index can be placed on."""
+    return gpu_count()
+
+
+def gpu_sync_all_devices() -> None:
+    """Wait until every GPU has done what it was asked to do."""
+    for number in range(gpu_count()):
+        if gpu(number).device.type == "cuda":
+            torch.cuda.synchronize(number)
+
+
+def gpu_profiler_start() -> None:
+    """Start CUDA's profiler, where there is CUDA."""
+    if torch.cuda.is_available():
+        torch.cuda.profiler.start()
+
+
+def gpu_profiler_stop() -> None:
+    """Stop CUDA's profiler, where there is CUDA."""
+    if torch.cuda.is_available():
+        torch.cuda.profiler.stop()
+
+
+class GpuResourcesProvider:
+    """Something that GPU resources come from."""
+
+
+class StandardGpuResources(GpuResourcesProvider):
+    """FAISS's handle on streams and temporary memory.
+
+    Torch manages both: work runs on torch's current stream of a device, memory comes from its caching allocator. Amounts of memory are
+    hints that need no action; asking for another stream, or for a log of allocations, raises.
+    """
+
+    def getResources(self) -> StandardGpuResources:
+        return self
+
+    def noTempMemory(self) -> None:
+        """A hint: torch's allocator caches."""
+
+    def setTempMemory(self, size: int) -> None:
+        """A hint: torch's allocator takes what it needs."""
+        check(size >= 0, "cannot set {} bytes of memory", size)
+
+    def setPinnedMemory(self, size: int) -> None:
+        """A hint: nothing is pinned ahead."""
+        check(size >= 0, "cannot set {} bytes of memory", size)
+
+    def getTempMemoryAvailable(self, device: int) -> int:
+        """Bytes free on a GPU (0 where nobody can tell)."""
+        return free_memory(gpu(device).device) or 0
+
+    def getMemoryInfo(self) -> dict[int, dict[str, tuple[int, int]]]:
+        """For each CUDA device: how many blocks and bytes torch holds."""
+        return {
+            number: {"torch": (torch.cuda.memory_stats(number).get("active.all.current", 0), torch.cuda.memory_allocated(number))}
+            for number in range(gpu_count())
+            if gpu(number).device.type == "cuda"
+        }
+
+    def getDefaultStream(self, device: int) -> int:
+        """The CUDA stream that work on a GPU is ordered on; 0 for a virtual GPU."""
+        return torch.cuda.current_stream(device).cuda_stream if gpu(device).device.type == "cuda" else 0
+
+    def setDefaultStream(self, device: int, stream: Any) -> None:
+        """Agree to torch's current stream; any other must be made current with torch.cuda.stream(...)."""
+        wanted, current = int(getattr(stream, "cuda_stream", stream) or 0), self.getDefaultStream(device)
+        check(wanted == current, "work runs on torch's current stream {}: make stream {} current with torch", current, wanted)
+
+    def revertDefaultStream(self, device: int) -> None:
+        """Nothing was set that could be reverted."""
+        gpu(device)
+
+    def setDefaultNullStreamAllDevices(self) -> None:
+        """Agree to the null stream, where that is torch's current one."""
+        for device in range(gpu_count()):
+            self.setDefaultStream(device, 0)
+
+    def syncDefaultStreamCurrentDevice(self) -> None:
+        """Wait until the current GPU has done what it was asked to do."""
+        if torch.cuda.is_available():
+            torch.cuda.current_stream().synchronize()
+
+    def setLogMemoryAllocations(self, enable: bool) -> None:
+        check(not enable, "allocations are torch's: see torch.cuda.memory._record_memory_history")
+
+    def supportsBFloat16(self, device: int) -> bool:
+        """Whether a GPU computes in bfloat16."""
+        return gpu(device).device.type == "cpu" or torch.cuda.get_device_capability(device) >= (8, 0)
+
+    def supportsBFloat16CurrentDevice(self) -> bool:
+        return self.supportsBFloat16(torch.cuda.current_device() if torch.cuda.is_available() else 0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StandardGpuResources:
+        return self
+
+
+StandardGpuResourcesImpl = StandardGpuResources
+
+
+class GpuResourcesVector(ObjectVector):
+    """std::vector of resources."""
+
+
+class GpuClonerOptions(Stated):
+    """How an index is placed on a GPU; see gpu_indexes.py for what is done, what is only permitted, and what is refused."""
+
+    indicesOptions = enum(int, INDICES_64_BIT)
+    useFloat16CoarseQuantizer = boolean(False, "store a flat coarse quantizer as float16")
+    useFloat16 = boolean(False, "store a flat index as float16; permits float16 tables elsewhere")
+    usePrecomputed = boolean(False, "precompute IVFPQ tables")
+    reserveVecs = int64(0, "permission to allocate ahead")
+    storeTransposed = boolean(False, "without effect, as in FAISS")
+    verbose = boolean(False, "say what is placed where")
+    use_cuvs = boolean(False, "only False")
+    allowCpuCoarseQuantizer = boolean(False, "every coarse quantizer lives on the GPU")
+
+    def _check(self) -> None:
+        config = GpuIndexIVFConfig()
+        config.use_cuvs, config.indicesOptions = self.use_cuvs, self.indicesOptions
+        config._check()
+
+
+class GpuMultipleClonerOptions(GpuClonerOptions):
+    """How an index is placed on several GPUs."""
+
+    shard = boolean(False, "each GPU gets a part of the vectors, not all of them")
+    shard_type = integer(1, "of an IVF index: 1 by id modulo, 2 by ranges of ids, 4 by lists")
+    common_ivf_quantizer = boolean(False, "the shards of an IVF index share a coarse quantizer")
+
+
+__all__ = [
+    "GpuClonerOptions",
+    "GpuMultipleClonerOptions",
+    "GpuResourcesProvider",
+    "GpuResourcesVector",
+    "StandardGpuResources",
+    "StandardGpuResourcesImpl",
+    "get_num_gpus",
+    "gpu_profiler_start",
+    "gpu_profiler_stop",
+    "gpu_sync_all_devices",
+]
