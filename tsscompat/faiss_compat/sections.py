@@ -132,14 +132,19 @@ def _copy_lists(sizes: Tensor, code_size: int, raw: Tensor, codes: Tensor, ids: 
     """Copy between a block of the file and tables of codes and ids, list by list (few, long lists) or by address (many, short ones)."""
     n = ids.shape[0]
     if sizes.shape[0] * 64 <= n or code_size == 0:
+        # numpy's copy stays on this thread: torch's wakes its pool for each list, which costs more than the copy.
+        whole, code_table, id_table_bytes = raw.numpy(), codes.reshape(-1).numpy(), ids.view(torch.uint8).numpy()
         at = row = 0
         for size in sizes.tolist():
             if not size:
                 continue
             mid, end = at + size * code_size, at + size * (code_size + 8)
-            pieces = (raw[at:mid], codes[row : row + size].view(-1)), (raw[mid:end], ids[row : row + size].view(torch.uint8))
-            for in_file, in_table in pieces:
-                (in_file if out else in_table).copy_(in_table if out else in_file)
+            in_codes = code_table[row * code_size : (row + size) * code_size]
+            in_ids = id_table_bytes[row * 8 : (row + size) * 8]
+            if out:
+                whole[at:mid], whole[mid:end] = in_codes, in_ids
+            else:
+                in_codes[:], in_ids[:] = whole[at:mid], whole[mid:end]
             at, row = end, row + size
         return
     code_at, id_at, _ = _places(sizes, code_size)
