@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
-from tsscompat.kernels.metrics import INNER_PRODUCT, L2
+from tsscompat.kernels.metrics import FORMULAS, INNER_PRODUCT, L2, is_similarity
 from tsscompat.kernels.numba import ivf_affine, ivf_flat, ivf_tables
 from tsscompat.kernels.numba.ivf_heap import merge
 from tsscompat.kernels.numba.ivf_lists import views
@@ -132,21 +132,22 @@ def scan_flat(
     limits: Tensor | None = None,
     pairs: bool = False,
 ) -> Any:
-    if metric not in (L2, INNER_PRODUCT):
+    if metric not in FORMULAS:
         return NotImplemented
     _, ids, offsets, sizes = views(lists)
-    probed, ip = keys.numpy(), metric == INNER_PRODUCT
-    head = (x.numpy(), rows.numpy(), ids, offsets, sizes)
+    probed, ip, plain = keys.numpy(), is_similarity(metric), metric in (L2, INNER_PRODUCT)
+    vectors = (rows.numpy(), ids, offsets, sizes)
+    head = (x.numpy(), metric, np.float32(metric_arg), *vectors)
     nq, nprobe = probed.shape
     per_query = work(nprobe, offsets, ids, head[0].shape[1] * 0.3)
     threads = max_threads() if nq * per_query > 2 * GRAIN else 1
-    if limits is not None or nq * nprobe < _SHARED * offsets.shape[0] * threads:
+    if limits is not None or not plain or nq * nprobe < _SHARED * offsets.shape[0] * threads:
         return top(ivf_flat.by_query, head, probed, _rest(ip, NO_BOUND, allowed, limits, pairs), k, per_query)
     costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
     rest = (probed, ip, NO_MASK if allowed is None else allowed.numpy(), pairs, costs, labels)
     done: list[Any] = []
     # A block for each thread: the more queries in a block, the more share a list.
-    run_blocks(lambda a, b: done.append(ivf_flat.by_list(*head, *rest, a, b)), nq, -(-nq // threads))
+    run_blocks(lambda a, b: done.append(ivf_flat.by_list(head[0], *vectors, *rest, a, b)), nq, -(-nq // threads))
     return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done)
 
 
@@ -162,12 +163,12 @@ def within_flat(
     limits: Tensor | None = None,
     pairs: bool = False,
 ) -> Any:
-    if metric not in (L2, INNER_PRODUCT):
+    if metric not in FORMULAS:
         return NotImplemented
     _, ids, offsets, sizes = views(lists)
-    ip = metric == INNER_PRODUCT
+    ip = is_similarity(metric)
     rest = _rest(ip, np.float32(-radius if ip else radius), allowed, limits, pairs)
-    head = (x.numpy(), rows.numpy(), ids, offsets, sizes)
+    head = (x.numpy(), metric, np.float32(metric_arg), rows.numpy(), ids, offsets, sizes)
     return _within(ivf_flat.by_query, head, keys.numpy(), rest, work(keys.shape[1], offsets, ids, x.shape[1] * 0.3))
 
 

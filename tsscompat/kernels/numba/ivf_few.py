@@ -29,7 +29,7 @@ from tsscompat.kernels.numba.ivf import (
     top,
     work,
 )
-from tsscompat.kernels.numba.ivf_flat import nearest
+from tsscompat.kernels.numba.ivf_flat import NO_ARGUMENT, nearest
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.numba.ivf_terms import fill_tables
 from tsscompat.kernels.threads import run_blocks
@@ -81,7 +81,7 @@ def few_flat(x: Tensor, centers: Tensor, nprobe: int, rows: Tensor, lists: Ragge
         return NotImplemented
     _, ids, offsets, sizes = views(lists)
     queries = x.numpy()
-    given = (queries, rows.numpy(), ids, offsets, sizes)
+    given = (queries, metric, NO_ARGUMENT, rows.numpy(), ids, offsets, sizes)
     per_query = work(nprobe, offsets, ids, queries.shape[1] * 0.3)
     return _few(queries, centers.numpy(), nprobe, metric == INNER_PRODUCT, ivf_flat.by_query, lambda coarse: given, k, per_query)
 

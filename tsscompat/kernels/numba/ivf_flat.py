@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from tsscompat.kernels.numba.ivf_heap import among, collect, finish, put, roomy, sift, start_heap
+from tsscompat.kernels.metrics import INNER_PRODUCT, JACCARD, L2
+from tsscompat.kernels.numba.ivf_heap import among, collect, finish, put, roomy, sift, sift_from, start_heap
 from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.numba.metrics import dot, one_distance, squared_l2
 
 F = np.float32
+NO_ARGUMENT = np.float32(0)
 # Rows whose costs are computed before they are looked at: their costs stay in the first-level cache.
 TILE = 64
 
@@ -16,28 +19,26 @@ TILE = 64
 
 
 @inline
-def squared(x, rows, a, b, out):  # type: ignore[no-untyped-def]
-    for r in range(a, b):
-        y = rows[r]
-        s = F(0)
-        for j in range(x.shape[0]):
-            t = x[j] - y[j]
-            s += t * t
-        out[r - a] = s
-
-
-@inline
-def negative_product(x, rows, a, b, out):  # type: ignore[no-untyped-def]
-    for r in range(a, b):
-        y = rows[r]
-        s = F(0)
-        for j in range(x.shape[0]):
-            s += x[j] * y[j]
-        out[r - a] = -s
+def fill(x, rows, a, b, metric, arg, out):  # type: ignore[no-untyped-def]
+    """Costs of rows a : b; similarities come negated. These are the sums that flat indexes make, bit for bit."""
+    if metric == INNER_PRODUCT:
+        for r in range(a, b):
+            out[r - a] = -dot(x, rows[r])
+    elif metric == L2:
+        for r in range(a, b):
+            out[r - a] = squared_l2(x, rows[r])
+    elif metric == JACCARD:
+        for r in range(a, b):
+            out[r - a] = -one_distance(x, rows[r], metric, arg)
+    else:
+        for r in range(a, b):
+            out[r - a] = one_distance(x, rows[r], metric, arg)
 
 
 @jit
-def by_query(x, rows, ids, offsets, sizes, keys, ip, radius, allowed, limits, pairs, costs, labels, hits, first, last):  # type: ignore[no-untyped-def]
+def by_query(
+    x, metric, arg, rows, ids, offsets, sizes, keys, ip, radius, allowed, limits, pairs, costs, labels, hits, first, last
+):  # type: ignore[no-untyped-def]
     """Queries first : last one after another; a heap for each, or with k = 0 everything within the radius."""
     k, masked = costs.shape[1], allowed.shape[0] > 0
     found = np.empty(TILE, np.float32)
@@ -59,10 +60,7 @@ def by_query(x, rows, ids, offsets, sizes, keys, ip, radius, allowed, limits, pa
                 if n == 0:
                     continue
                 scored += n
-                if ip:
-                    negative_product(x[q], rows, a, b, found)
-                else:
-                    squared(x[q], rows, a, b, found)
+                fill(x[q], rows, a, b, metric, arg, found)
                 if k:
                     entered += put(costs[q], labels[q], ip, found, a, b, ids, l << 32, start, pairs, allowed)
                 else:
@@ -94,6 +92,27 @@ def four_queries(x, q0, q1, q2, q3, rows, a, b, ip, out):  # type: ignore[no-unt
                 s2 += t2 * t2
                 s3 += t3 * t3
         out[0, r - a], out[1, r - a], out[2, r - a], out[3, r - a] = s0, s1, s2, s3
+
+
+@inline
+def score_again(x, rows, ids, offsets, ip, pairs, costs, labels):  # type: ignore[no-untyped-def]
+    """Give a heap of (list, position) pairs the costs that `fill` would have given them, and ids, if asked for.
+
+    Sums for four queries at a time are rounded in another order; an answer must not depend on how many queries are asked at once.
+    """
+    k = costs.shape[0]
+    one = np.empty(1, np.float32)
+    for i in range(k):
+        place = ~labels[i] if ip else labels[i]
+        if place < 0:
+            continue
+        row = offsets[place >> 32] + (place & 0xFFFFFFFF)
+        fill(x, rows, row, row + 1, INNER_PRODUCT if ip else L2, NO_ARGUMENT, one)
+        label = place if pairs else ids[row]
+        costs[i], labels[i] = one[0], ~label if ip else label
+    # A heap again, from the bottom up.
+    for top in range(k // 2 - 1, -1, -1):
+        sift_from(costs, labels, k, top)
 
 
 @inline
@@ -141,14 +160,13 @@ def by_list(x, rows, ids, offsets, sizes, keys, ip, allowed, pairs, costs, label
                 if m > 1:
                     # A group that is not full repeats its last query.
                     four_queries(x, here[i], here[i + 1], here[i + min(2, m - 1)], here[i + m - 1], rows, a, b, ip, found)
-                elif ip:
-                    negative_product(x[here[i]], rows, a, b, found[0])
                 else:
-                    squared(x[here[i]], rows, a, b, found[0])
+                    fill(x[here[i]], rows, a, b, INNER_PRODUCT if ip else L2, NO_ARGUMENT, found[0])
                 for o in range(m):
                     q = here[i + o]
-                    entered += put(costs[q], labels[q], ip, found[o], a, b, ids, l << 32, start, pairs, allowed)
+                    entered += put(costs[q], labels[q], ip, found[o], a, b, ids, l << 32, start, True, allowed)
     for q in range(first, last):
+        score_again(x[q], rows, ids, offsets, ip, pairs, costs[q], labels[q])
         finish(costs[q], labels[q], ip)
     return visited, scored, entered
 
@@ -161,10 +179,7 @@ def nearest(x, centers, ip, costs, labels, first, last):  # type: ignore[no-unty
         start_heap(costs[q], labels[q], ip)
         for a in range(0, centers.shape[0], TILE):
             b = min(a + TILE, centers.shape[0])
-            if ip:
-                negative_product(x[q], centers, a, b, found)
-            else:
-                squared(x[q], centers, a, b, found)
+            fill(x[q], centers, a, b, INNER_PRODUCT if ip else L2, NO_ARGUMENT, found)
             bar = costs[q, 0]
             for i in range(b - a):
                 if found[i] < bar:

@@ -13,9 +13,8 @@ WORST = np.float32(np.finfo(np.float32).max)
 
 
 @inline
-def sift(costs, labels, n, cost, label):  # type: ignore[no-untyped-def]
-    """Put (cost, label) in the place of the root of a heap of n."""
-    i = 0
+def sift_into(costs, labels, n, i, cost, label):  # type: ignore[no-untyped-def]
+    """Put (cost, label) in place i of a heap of n, or below, where the entries below are heaps."""
     while True:
         child = 2 * i + 1
         if child >= n:
@@ -30,6 +29,18 @@ def sift(costs, labels, n, cost, label):  # type: ignore[no-untyped-def]
         i = child
     costs[i] = cost
     labels[i] = label
+
+
+@inline
+def sift(costs, labels, n, cost, label):  # type: ignore[no-untyped-def]
+    """Put (cost, label) in the place of the root of a heap of n."""
+    sift_into(costs, labels, n, 0, cost, label)
+
+
+@inline
+def sift_from(costs, labels, n, i):  # type: ignore[no-untyped-def]
+    """Sink entry i of n to where a heap has it."""
+    sift_into(costs, labels, n, i, costs[i], labels[i])
 
 
 @inline
