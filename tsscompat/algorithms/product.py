@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from tsscompat.kernels.bits import pack, unpack
+from tsscompat.kernels.bits import pack
+from tsscompat.kernels.coded import product_rows
 from tsscompat.kernels.pq import nearest_parts, part_tables
 
 
@@ -16,10 +17,9 @@ def encode(x: Tensor, centroids: Tensor, nbits: int) -> Tensor:
 
 def decode(codes: Tensor, centroids: Tensor, nbits: int) -> Tensor:
     """The vectors that codes stand for."""
-    m, ksub, dsub = centroids.shape
-    parts = unpack(codes, m, nbits).to(torch.int32)
-    parts = parts + torch.arange(m, device=codes.device, dtype=torch.int32) * ksub
-    return centroids.reshape(m * ksub, dsub).index_select(0, parts.view(-1)).view(-1, m * dsub)
+    out = torch.empty(codes.shape[0], centroids.shape[0] * centroids.shape[2], device=codes.device)
+    product_rows(codes, centroids, nbits, out)
+    return out
 
 
 def tables(x: Tensor, centroids: Tensor, metric: int) -> Tensor:

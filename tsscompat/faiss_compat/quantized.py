@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms import rows, scalar
+from tsscompat.algorithms import decoded, rows, scalar
 from tsscompat.algorithms.ivf import ListCodec, Product, Scalar
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
@@ -21,6 +21,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import PolysemousTraining, ProductQuantizer, ScalarQuantizer
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels import bits
+from tsscompat.kernels.coded import worth_decoding
 from tsscompat.kernels.hamming import hamming
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, pairwise
@@ -38,6 +39,10 @@ class _Scanned(IndexFlatCodes):
         """How the codes are scored; None: only by decoding."""
         raise NotImplementedError
 
+    def _decoder(self, x: Tensor) -> decoded.Decoder | None:
+        """How blocks of codes are decoded, where there are queries enough for that to pay."""
+        raise NotImplementedError
+
     def _as_lists(self) -> Ragged:
         kept = self.__dict__["_lists"]
         if kept is None or kept.codes.shape[0] != self.ntotal or kept.codes.data_ptr() != self.codes.tensor.data_ptr():
@@ -51,7 +56,10 @@ class _Scanned(IndexFlatCodes):
         codec = self._codec() if self.ntotal else None
         if codec is None:
             return super()._search(x, k, params)
-        return rows.top(codec, x, self._as_lists(), k, allowed_rows(params, self.ntotal, self.device))
+        allowed, decoder = allowed_rows(params, self.ntotal, self.device), self._decoder(x)
+        if decoder is not None:
+            return decoder.top(x, self._rows, k, self.metric_type, allowed)
+        return rows.top(codec, x, self._as_lists(), k, allowed)
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         check(self.is_trained, "{} must be trained before it is searched", type(self).__name__)
@@ -83,6 +91,12 @@ class IndexScalarQuantizer(_Scanned):
             return None
         affine = affine_of(self.sq, self.device)
         return None if affine is None else Scalar(affine, self.metric_type)
+
+    def _decoder(self, x: Tensor) -> decoded.Decoder | None:
+        if not worth_decoding(x, self.sq.bits, False):
+            return None
+        affine = affine_of(self.sq, self.device)
+        return None if affine is None else decoded.scalar(affine, self.metric_type)
 
     def _query(self, x: Tensor) -> Tensor:
         """Queries as FAISS compares them: with whole-number codes and a dimension that is a multiple of 16, as whole numbers."""
@@ -158,6 +172,11 @@ class IndexPQ(_Scanned):
         if kept is None or kept[0] != stamp:
             kept = self._transposed = (stamp, self.pq._table.transpose(1, 2).contiguous())
         return Product(kept[1], self.pq.nbits, self.metric_type, plain=True)
+
+    def _decoder(self, x: Tensor) -> decoded.Decoder | None:
+        if not worth_decoding(x, self.pq.nbits, True):
+            return None
+        return decoded.product(self.pq._table, self.pq.nbits, self.metric_type)
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         kind, threshold = self.search_type, self.polysemous_ht
