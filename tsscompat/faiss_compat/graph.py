@@ -30,6 +30,8 @@ from tsscompat.kernels.metrics import is_similarity
 class HNSW(Stated):
     """The graph: levels of the nodes, their neighbours, where walks begin."""
 
+    _caches = ("_graph",)
+
     assign_probas = vector(Float64Vector, "how likely each level is")
     cum_nneighbor_per_level = vector(Int32Vector, "neighbours of a node up to each level")
     levels = vector(Int32Vector, "the number of levels of each node")
@@ -155,9 +157,16 @@ class HNSW(Stated):
             self.entry_point = int(inverse[self.entry_point])
 
     def _arrays(self) -> Graph:
-        begin = self.offsets.tensor.view(torch.int64)
-        ends = self.cum_nneighbor_per_level.tensor
-        return Graph(self.levels.tensor, begin, self.neighbors.tensor, ends, self.entry_point, self.max_level)
+        """The graph as the kernels take it; the same record as long as nothing changes."""
+        held = (self.levels._buffer, self.offsets._buffer, self.neighbors._buffer, self.cum_nneighbor_per_level._buffer)
+        stamp = (*map(id, held), self.levels._n, self.neighbors._n, self.entry_point, self.max_level)
+        kept = self.__dict__["_graph"]
+        if kept is None or kept[0] != stamp:
+            begin, ends = self.offsets.tensor.view(torch.int64), self.cum_nneighbor_per_level.tensor
+            graph = Graph(self.levels.tensor, begin, self.neighbors.tensor, ends, self.entry_point, self.max_level)
+            kept = self._graph = (stamp, graph, held)
+        arrays: Graph = kept[1]
+        return arrays
 
 
 class IndexHNSW(Index):

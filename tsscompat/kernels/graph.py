@@ -6,7 +6,8 @@ to ends[l + 1], unused places -1. Costs are distances, or negated similarities.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Graph:
     ends: Tensor  # (levels + 1,) int32
     entry: int
     top: int
+    # Whatever a twin keeps with these very tensors, so that it need not be made again for each search.
+    kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -24,18 +24,22 @@ from tsscompat.kernels.threads import run_blocks
 _IP, _L2 = INNER_PRODUCT, L2
 _NO_MASK = np.empty(0, dtype=np.bool_)
 _NO_STARTS = np.empty((0, 0), dtype=np.int64)
+_NO_COSTS, _NO_NODES = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
+# From so many queries on, threads share them.
+_TOGETHER = 4
 _local = threading.local()
 # Nodes of a group that are linked one after the other before threads join in, and nodes that a thread takes at a time.
 _ALONE, _GRAIN = 64, 32
 
 
 @inline
-def _cost(x, y, metric, arg):
+def _cost(x, rows, node, metric, arg):
+    """The cost of a node. The row is sliced where it is used: kept in a variable, it would be counted as a reference, at 30 ns."""
     if metric == _L2:
-        return squared_l2(x, y)
+        return squared_l2(x, rows[node])
     if metric == _IP:
-        return -dot(x, y)
-    return one_distance(x, y, metric, arg)
+        return -dot(x, rows[node])
+    return one_distance(x, rows[node], metric, arg)
 
 
 @inline
@@ -56,7 +60,7 @@ def _greedy(x, rows, offsets, neighbors, ends, node, cost, level, metric, arg, c
             other = neighbors[e]
             if other < 0:
                 break
-            value = _cost(x, rows[other], metric, arg)
+            value = _cost(x, rows, other, metric, arg)
             counts[0] += 1
             if value < cost:
                 cost, best = value, np.int64(other)
@@ -126,11 +130,11 @@ def _search(
                 if node < 0 or visited[node] == generation:
                     continue
                 visited[node] = generation
-                cost = _cost(query, rows[node], metric, arg)
+                cost = _cost(query, rows, node, metric, arg)
                 counts[0] += 1
                 at, size = _place(pool, nodes, done, size, cost, node)
         else:
-            node, cost = entry, _cost(query, rows[entry], metric, arg)
+            node, cost = entry, _cost(query, rows, entry, metric, arg)
             counts[0] += 1
             for level in range(top, 0, -1):
                 node, cost = _greedy(query, rows, offsets, neighbors, ends, node, cost, level, metric, arg, counts)
@@ -181,7 +185,7 @@ def _search(
                 if f + 1 < n_fresh:
                     _fetch(rows, fresh[f + 1])
                 other = fresh[f]
-                cost = _cost(query, rows[other], metric, arg)
+                cost = _cost(query, rows, other, metric, arg)
                 if cost < bar and not (masked and not allowed[other]):
                     if k:
                         sift(costs[q], labels[q], k, cost, ~other if ip else other)
@@ -220,7 +224,7 @@ def _shrunk(rows, costs, nodes, n, width, metric, arg, keep_full, kept, kept_cos
     for i in range(n):
         row, good = rows[nodes[i]], True
         for j in range(m):
-            if _cost(row, rows[kept[j]], metric, arg) < costs[i]:
+            if _cost(row, rows, kept[j], metric, arg) < costs[i]:
                 good = False
                 break
         if good:
@@ -274,7 +278,7 @@ def _edge(
     row, n = rows[source], 0
     for e in range(begin - 1, end):
         other = target if e < begin else np.int64(neighbors[e])
-        cost = _cost(row, rows[other], metric, arg)
+        cost = _cost(row, rows, other, metric, arg)
         at = n
         while at > 0 and costs[at - 1] > cost:
             costs[at], nodes[at] = costs[at - 1], nodes[at - 1]
@@ -323,7 +327,7 @@ def _link(
         new = order[o]
         x = rows[new]
         level = levels[new] - 1
-        node, cost = entry, _cost(x, rows[entry], metric, arg)
+        node, cost = entry, _cost(x, rows, entry, metric, arg)
         for upper in range(top, level, -1):
             node, cost = _greedy(x, rows, offsets, neighbors, ends, node, cost, upper, metric, arg, counts)
         for here in range(min(level, top), -1, -1):
@@ -353,7 +357,7 @@ def _link(
                 for f in range(n_fresh):
                     if f + 1 < n_fresh:
                         _fetch(rows, fresh[f + 1])
-                    at, size = _place(pool, nodes, done, size, _cost(x, rows[fresh[f]], metric, arg), fresh[f])
+                    at, size = _place(pool, nodes, done, size, _cost(x, rows, fresh[f], metric, arg), fresh[f])
                     if at < first:
                         first = at
             width, full = ends[here + 1] - ends[here], keep_full and here == 0
@@ -397,37 +401,34 @@ def search(
     allowed: Tensor | None = None,
     starts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-    costs, labels = np.empty((x.shape[0], k), dtype=np.float32), np.empty((x.shape[0], k), dtype=np.int64)
-    work = _walker(x, rows, graph, walk, metric, metric_arg, allowed, starts)
-    totals: list[np.ndarray] = []
-
-    def some(start: int, stop: int) -> None:
-        counts = np.zeros(3, dtype=np.int64)
-        work(costs, labels, np.float32(0), counts, start, stop)
-        totals.append(counts)
-
-    run_blocks(some, x.shape[0], 4)
-    counted = np.sum(totals, axis=0) if totals else np.zeros(3, dtype=np.int64)
-    return torch.from_numpy(costs), torch.from_numpy(labels), (int(counted[0]), int(counted[1]))
-
-
-def _walker(
-    x: Tensor, rows: Tensor, graph: Graph, walk: Walk, metric: int, arg: float, allowed: Tensor | None, starts: Tensor | None
-):
-    table, queries = rows.contiguous().numpy(), x.contiguous().numpy()
+    nq = x.shape[0]
+    costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
+    arrays = graph.kept.get("views")
+    if arrays is None:
+        arrays = graph.kept["views"] = graph.offsets.numpy(), graph.neighbors.numpy(), graph.ends.numpy()
+    table, queries = rows.numpy(), x.numpy()
     given = _NO_STARTS if starts is None else starts.to(torch.int64).contiguous().numpy()
     mask = _NO_MASK if allowed is None else allowed.contiguous().numpy()
-    arrays = graph.offsets.numpy(), graph.neighbors.numpy(), graph.ends.numpy()
-    none_c, none_i = np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
 
-    def work(costs, labels, radius, counts, start, stop):
+    def some(start: int, stop: int) -> np.ndarray:
+        counts = np.zeros(3, dtype=np.int64)
         visited, generation = _visited(table.shape[0], stop - start + 1)
-        return _search(
-            queries, table, *arrays, graph.entry, graph.top, walk.ef, walk.stop, walk.check, metric, np.float32(arg), metric == _IP,
-            mask, given, visited, generation, costs, labels, radius, none_c, none_i, counts, start, stop,
-        )  # fmt: skip
+        _search(
+            queries,
+            table,
+            *arrays,
+            *(graph.entry, graph.top, walk.ef, walk.stop, walk.check, metric, np.float32(metric_arg), metric == _IP),
+            *(mask, given, visited, generation, costs, labels, np.float32(0), _NO_COSTS, _NO_NODES, counts, start, stop),
+        )
+        return counts
 
-    return work
+    if nq < _TOGETHER:
+        counted = some(0, nq)
+    else:
+        totals: list[np.ndarray] = []
+        run_blocks(lambda a, b: totals.append(some(a, b)), nq, _TOGETHER // 2)
+        counted = np.sum(totals, axis=0)
+    return torch.from_numpy(costs), torch.from_numpy(labels), (int(counted[0]), int(counted[1]))
 
 
 def build(
