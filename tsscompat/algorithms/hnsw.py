@@ -15,7 +15,9 @@ _ORDER_SEED = 789
 
 def probabilities(m: int) -> tuple[list[float], list[int]]:
     """How likely each level is, and how many neighbours a node has up to each level: 2 m at the bottom, m above."""
-    scale, chances, ends = 1.0 / math.log(m), [], [0]
+    scale = 1.0 / math.log(m)
+    chances: list[float] = []
+    ends = [0]
     while True:
         level = len(chances)
         chance = math.exp(-level / scale) * (1 - math.exp(-1 / scale))

@@ -25,6 +25,7 @@ from tsscompat.faiss_compat.vectors import Float64Vector, Int32Vector, UInt64Vec
 from tsscompat.kernels import graph as kernel
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.metrics import is_similarity
+from tsscompat.kernels.select import select
 
 
 class HNSW(Stated):
@@ -256,7 +257,7 @@ class IndexHNSW(Index):
 
     def _found(self, x: Tensor, k: int, params: SearchParameters | None, starts: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.ntotal == 0 or (self.hnsw.entry_point < 0 and starts is None) or x.shape[0] == 0:
-            return kernel.select(torch.empty(x.shape[0], 0, device=x.device), None, k, is_similarity(self.metric_type))
+            return select(torch.empty(x.shape[0], 0, device=x.device), None, k, is_similarity(self.metric_type))
         allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
         distances, labels, counted = kernel.search(
             x, self._vectors(), self.hnsw._arrays(), self._walk(k, params), k, self.metric_type, self.metric_arg, allowed, starts

@@ -138,7 +138,7 @@ def _search_block(
 
 
 def _pooled(costs: Tensor, nodes: Tensor, done: Tensor, ef: int) -> tuple[Tensor, Tensor, Tensor]:
-    order = costs.sort(1, stable=True).indices[:, :ef]
+    order = torch.sort(costs, dim=1, stable=True).indices[:, :ef]
     return costs.gather(1, order), nodes.gather(1, order), done.gather(1, order)
 
 

@@ -413,7 +413,7 @@ def search(
     def some(start: int, stop: int) -> np.ndarray:
         counts = np.zeros(3, dtype=np.int64)
         visited, generation = _visited(table.shape[0], stop - start + 1)
-        _search(
+        _search(  # type: ignore[call-arg]
             queries,
             table,
             *arrays,
