@@ -107,18 +107,18 @@ def range_PR_multiple_thresholds(
 # -- comparison with a reference ----------------------------------------------------------------------------------------------------
 
 
-def _levels(first: Table, second: Table, gap: float) -> tuple[Table, Table]:
-    """Numbers of the clusters that two sorted rows of distances form, values closer than `gap` being one."""
+def _levels(first: Table, second: Table, gap: float) -> Table:
+    """For each of the first distances the number of its cluster among both rows', values closer than `gap` being one."""
     values = np.sort(np.concatenate([first, second]))
     starts = values[np.concatenate([[True], np.diff(values) > gap])]
-    return np.searchsorted(starts, first, side="right") - 1, np.searchsorted(starts, second, side="right") - 1
+    return np.searchsorted(starts, first, side="right") - 1
 
 
 def check_ref_knn_with_draws(Dref: Table, Iref: Table, Dnew: Table, Inew: Table, rtol: float = 1e-5, atol: float = 0) -> None:
     """Raise unless two answers are the same up to the order of ids whose distances are equal."""
     np.testing.assert_allclose(Dref, Dnew, rtol=rtol, atol=atol)
     for row in np.flatnonzero((Iref != Inew).any(1)):
-        mine, theirs = _levels(Dref[row], Dnew[row], rtol * Dref[row].max() + atol)
+        mine = _levels(Dref[row], Dnew[row], rtol * Dref[row].max() + atol)
         for level in np.unique(mine):
             # Which of the ids at the last distance made it into the k is a matter of chance.
             if level != mine[-1] and set(Iref[row, mine == level]) != set(Inew[row, mine == level]):
