@@ -70,7 +70,7 @@ class MultiIndexQuantizer(Index):
 
     def _reconstruct(self, keys: Tensor) -> Tensor:
         pq = self.pq
-        check_keys(keys, self.ntotal)
+        check_keys(keys, pq.ksub**pq.M)
         parts = keys[:, None] >> pq.nbits * torch.arange(pq.M, device=keys.device) & (pq.ksub - 1)  # (n, M)
         return pq._table[torch.arange(pq.M, device=keys.device), parts].reshape(keys.shape[0], self.d)
 
