@@ -132,6 +132,10 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         self._plain = (quantizer, quantizer.codes._buffer, quantizer.ntotal, table)
         return table
 
+    def _n_centers(self) -> int:
+        """How many centroids there are (a multi-index quantizer that was put together by hand does not know)."""
+        return int(self._coarse().ntotal or self.nlist)
+
     def _centers(self) -> Tensor:
         """All centroids, (nlist, d)."""
         plain = self._plain_centers()
@@ -140,7 +144,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         quantizer = self._coarse()
         stamp = (id(quantizer), quantizer.ntotal)
         if self._center_table is None or self._center_table[0] != stamp:
-            self._center_table = (stamp, quantizer._reconstruct_n(0, quantizer.ntotal).contiguous())
+            self._center_table = (stamp, quantizer._reconstruct_n(0, self._n_centers()).contiguous())
         centers: Tensor = self._center_table[1]
         return centers
 

@@ -119,7 +119,7 @@ class IndexIVFPQ(IndexIVF):
     def _shift(self) -> Tensor:
         """A mean of the centroids."""
         if self._shift_of is None:
-            n = self._coarse().ntotal
+            n = self._n_centers()
             sample = torch.linspace(0, n - 1, min(n, _SHIFT_SAMPLE), dtype=torch.float64, device=self.device).to(torch.int64)
             self._shift_of = self._coarse()._reconstruct(sample).mean(0)
         shift: Tensor = self._shift_of
