@@ -37,6 +37,14 @@ def assert_same_ranges(expected, got, radius: float, rtol: float = 1e-4, atol: f
     assert len(got[0]) == len(expected[0])
 
 
+def assert_as_good(expected: np.ndarray, got: np.ndarray, exact: bool, tolerance: float = 0.02) -> None:
+    """Distances of two searches agree one by one; where a graph was built anew, on average."""
+    if exact:
+        np.testing.assert_allclose(got, expected, rtol=1e-3, atol=1e-3)
+    else:
+        assert abs(got.mean() - expected.mean()) <= tolerance * np.abs(expected).mean()
+
+
 def recall(truth: np.ndarray, found: np.ndarray) -> float:
     """The share of the true neighbours that were found."""
     return float(np.mean([len(np.intersect1d(t, f)) / len(t) for t, f in zip(truth, found)]))

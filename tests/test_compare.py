@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compare import assert_same_neighbours, assert_same_ranges, recall
+from compare import assert_as_good, assert_same_neighbours, assert_same_ranges, recall
 
 D = np.array([[1.0, 2.0, 2.0, 3.0]], dtype=np.float32)
 I = np.array([[4, 7, 5, 9]])
@@ -38,6 +38,14 @@ def test_ranges():
     for other in [(lims, d, np.array([3, 5])), (lims, d + 0.1, i), (np.array([0, 1]), d[:1], i[:1])]:
         with pytest.raises(AssertionError):
             assert_same_ranges((lims, d, i), other, radius=1.0)
+
+
+def test_as_good():
+    assert_as_good(D, D, exact=True)
+    assert_as_good(D, D + 0.03, exact=False)
+    for exact in (True, False):
+        with pytest.raises(AssertionError):
+            assert_as_good(D, D + 0.1, exact=exact)
 
 
 def test_recall():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import N_BASE, ROWS, Row, fill, filled, shelf, trained
-from compare import assert_same_neighbours, assert_same_ranges
+from compare import assert_as_good, assert_same_neighbours, assert_same_ranges
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,8 +74,7 @@ def test_what_we_add_to_faiss_finds(row):
     fill(row, index, s.base, s.ids)
     read = faiss.deserialize_index(np.asarray(tsscompat.serialize_index(index)))
     found, expected = read.search(s.queries, 5)[0], filled(faiss, row).search(s.queries, 5)[0]
-    close = np.isclose(found, expected, rtol=1e-3, atol=1e-3)
-    assert close.all() if row.exhaustive else close.mean() > 0.9
+    assert_as_good(expected, found, exact=row.exhaustive)
 
 
 def test_torch_tensors_come_back_as_they_went_in(row):
