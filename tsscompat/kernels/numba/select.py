@@ -30,9 +30,8 @@ def select(values: Tensor, ids: Tensor | None, k: int, largest: bool) -> tuple[T
         return NotImplemented
     n, m = values.shape
     labels = torch.arange(m) if ids is None else ids
-    names = labels.reshape(-1, m).contiguous().numpy()
-    if names.shape[0] == 1 and n > 1 and labels.ndim == 2:
-        names = np.repeat(names, n, axis=0)
+    # A row for each row of values, or one for all of them; counted, because with no columns -1 cannot be inferred.
+    names = labels.reshape(1 if labels.ndim == 1 else labels.shape[0], m).contiguous().numpy()
     out_d, out_i = np.empty((n, k), dtype=np.float32), np.empty((n, k), dtype=np.int64)
     table = values.contiguous().numpy()
     run_blocks(lambda a, b: _rows(table, names, k, largest, out_d, out_i, a, b), n, max(1, (1 << 16) // max(1, m)))
