@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import faiss
 import numpy as np
 import pytest
@@ -41,6 +43,17 @@ def test_arrays_go_in_and_out(name):
         assert module.vector_to_array(vector).tolist() == [0, 1]
         vector.clear()
         assert vector.size() == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("content", [[], [0, 3, 77]], ids=["empty", "filled"])
+def test_pickling_keeps_type_and_content(name, content):
+    vector = getattr(tsscompat, name)(content)
+    again = pickle.loads(pickle.dumps(vector))
+    assert type(again) is type(vector) and again.tensor.dtype == vector.dtype
+    assert list(again) == content
+    again.push_back(5)
+    assert list(vector) == content, "the copy is its own"
 
 
 def test_wrong_dtype_is_refused():

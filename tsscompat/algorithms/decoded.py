@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from tsscompat.kernels.coded import Decode, affine_rows, knn_decoded, product_rows

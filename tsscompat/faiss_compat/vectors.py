@@ -146,7 +146,11 @@ class Vector:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_buffer": self.tensor.cpu().clone(), "_n": self._n}
+        # As bytes: torch (2.13 too) cannot unpickle storages of unsigned 16, 32 and 64 bits.
+        return {"_buffer": self.tensor.cpu().clone().view(torch.uint8), "_n": self._n}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._buffer, self._n = state["_buffer"].view(self.dtype), state["_n"]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._n}>"

@@ -16,7 +16,7 @@ from torch import Tensor
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.numba.intrinsics import prefetch, try_lock, unlock
-from tsscompat.kernels.numba.ivf_heap import WORST, finish, sift, start_heap
+from tsscompat.kernels.numba.ivf_heap import finish, sift, start_heap
 from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.numba.metrics import dot, one_distance, squared_l2
 from tsscompat.kernels.threads import run_blocks
