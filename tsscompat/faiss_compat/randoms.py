@@ -1,0 +1,92 @@
+"""Random arrays from FAISS's own streams: the same seed gives the same numbers, whatever the platform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tsscompat.algorithms import random
+from tsscompat.faiss_compat.pointers import behind
+
+
+def _count(n: int | tuple[int, ...]) -> int:
+    return int(np.prod(n, dtype=np.int64))
+
+
+def _shape(n: int | tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(int(i) for i in n) if isinstance(n, (tuple, list)) else (int(n),)
+
+
+def rand(n: int | tuple[int, ...], seed: int = 12345) -> np.ndarray[Any, Any]:
+    """Floats in [0, 1], in a shape."""
+    return random.float_rand(_count(n), int(seed)).numpy().reshape(_shape(n))
+
+
+def randn(n: int | tuple[int, ...], seed: int = 12345) -> np.ndarray[Any, Any]:
+    """Normally distributed floats, in a shape."""
+    return random.float_randn(_count(n), int(seed)).numpy().reshape(_shape(n))
+
+
+def randint(n: int | tuple[int, ...], seed: int = 12345, vmax: int | None = None) -> np.ndarray[Any, Any]:
+    """Integers below vmax (of 62 bits when None), in a shape."""
+    if vmax is None:
+        return random.int64_rand(_count(n), int(seed)).numpy().reshape(_shape(n))
+    return random.int64_rand_max(_count(n), int(vmax), int(seed)).numpy().reshape(_shape(n))
+
+
+lrand = randint
+
+
+def rand_smooth_vectors(n: int, d: int, seed: int = 1234) -> np.ndarray[Any, Any]:
+    """Vectors on a smooth surface of 10 dimensions: data that quantizers like."""
+    return random.rand_smooth_vectors(int(n), int(d), int(seed)).numpy()
+
+
+def float_rand(x: Any, n: int, seed: int) -> None:
+    behind(x, n).copy_(random.float_rand(n, seed))
+
+
+def float_randn(x: Any, n: int, seed: int) -> None:
+    behind(x, n).copy_(random.float_randn(n, seed))
+
+
+def int64_rand(x: Any, n: int, seed: int) -> None:
+    behind(x, n).copy_(random.int64_rand(n, seed))
+
+
+def int64_rand_max(x: Any, n: int, max: int, seed: int) -> None:
+    behind(x, n).copy_(random.int64_rand_max(n, max, seed))
+
+
+def byte_rand(x: Any, n: int, seed: int) -> None:
+    behind(x, n).copy_(random.byte_rand(n, seed))
+
+
+def rand_perm(perm: Any, n: int, seed: int) -> None:
+    behind(perm, n).copy_(random.rand_perm(n, seed))
+
+
+def rand_perm_splitmix64(perm: Any, n: int, seed: int) -> None:
+    behind(perm, n).copy_(random.rand_perm_splitmix64(n, seed))
+
+
+def rand_smooth_vectors_c(n: int, d: int, x: Any, seed: int) -> None:
+    behind(x, n, d).copy_(random.rand_smooth_vectors(n, d, seed))
+
+
+__all__ = [
+    "byte_rand",
+    "float_rand",
+    "float_randn",
+    "int64_rand",
+    "int64_rand_max",
+    "lrand",
+    "rand",
+    "rand_perm",
+    "rand_perm_splitmix64",
+    "rand_smooth_vectors",
+    "rand_smooth_vectors_c",
+    "randint",
+    "randn",
+]
