@@ -22,7 +22,7 @@ def checksums(rows: Tensor) -> Tensor:
     """The checksum of each row (n, m) of bytes: a polynomial in 65713 of its little-endian words from the last to the first, then of
     the bytes that are left from first to last."""
     m = rows.shape[1]
-    words = rows[:, : m // 4 * 4].contiguous().view(torch.int32).long()
+    words = rows[:, : m // 4 * 4].reshape(-1).view(torch.int32).view(rows.shape[0], m // 4).long()
     # FAISS multiplies in 32 bits.
     terms = torch.cat([(words.flip(1) * 1686049) & 0xFFFFFFFF, rows[:, m // 4 * 4 :].long() * 1686049], 1)
     powers = torch.full((terms.shape[1] + 1,), 65713, dtype=torch.int64, device=rows.device)
