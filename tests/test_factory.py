@@ -340,9 +340,8 @@ def test_error_points_at_the_piece(text, marked):
 def test_later_types_are_built_or_refused_by_name(text):
     """A class that is there is made as FAISS makes it; one that is not is named."""
     try:
-        made = tsscompat.index_factory(D, text)
+        made = type(tsscompat.index_factory(D, text)).__name__
     except RuntimeError as e:
-        assert re.search(r"\w+ is not in tsscompat: ", str(e))
-    else:
-        expected = oracle.index_factory(D, text)
-        assert type(made).__name__ == type(oracle.downcast_index(expected)).__name__
+        made = str(e)
+    expected = type(oracle.downcast_index(oracle.index_factory(D, text))).__name__
+    assert made == expected or re.search(r"\w+ is not in tsscompat: ", made)

@@ -165,7 +165,7 @@ def _part_of_lists(index: Any, kind: int, no: int, n: int, quantizer: Any) -> An
         4: (InvertedLists.SUBSET_TYPE_INVLIST, no * lists // n, (no + 1) * lists // n),
     }
     check(kind in ranges, "shard_type {} not implemented", kind)
-    part = type(index).__new__(type(index))
+    part = object.__new__(type(index))
     part.__dict__.update(vars(index))
     part._drop_caches()
     part.__dict__.update(
@@ -188,7 +188,7 @@ def _sharded(index: Any, options: GpuMultipleClonerOptions, place: Sequence[Call
     for no, put in enumerate(place):
         if flat:
             # The state without the codes is copied, then the share of the codes.
-            part = type(index).__new__(type(index))
+            part = object.__new__(type(index))
             part.__dict__.update(vars(index))
             part.__dict__["codes"] = type(index.codes)()
             part._held(index._rows[no * index.ntotal // n : (no + 1) * index.ntotal // n].clone())

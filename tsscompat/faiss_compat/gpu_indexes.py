@@ -324,7 +324,7 @@ _GPU_STATE = ("_gpu_resources", "_gpu_paging")
 
 def recast(index: Any, kind: type) -> Any:
     """The same state as another class, which adds declared attributes at most."""
-    made = kind.__new__(kind)
+    made: Any = object.__new__(kind)
     kept = {name: value for name, value in vars(index).items() if name in kind._declared or name not in _GPU_STATE}  # type: ignore[attr-defined]
     missing = {name: declared.make() for name, declared in kind._declared.items() if name not in kept}  # type: ignore[attr-defined]
     missing.pop("referenced_objects", None)

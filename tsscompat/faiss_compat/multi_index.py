@@ -116,7 +116,9 @@ class MultiIndexQuantizer2(MultiIndexQuantizer):
     def _cells(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
         pq = self.pq
         step = min(k, pq.ksub)
-        found = [self.assign_indexes.at(m)._search(x[:, m * pq.dsub : (m + 1) * pq.dsub].contiguous(), step, None) for m in range(pq.M)]
+        found = [
+            self.assign_indexes.at(m)._search(x[:, m * pq.dsub : (m + 1) * pq.dsub].contiguous(), step, None) for m in range(pq.M)
+        ]
         return self._combined(torch.stack([f[0] for f in found], 1), torch.stack([f[1] for f in found], 1), k)
 
 

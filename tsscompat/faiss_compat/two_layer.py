@@ -28,7 +28,9 @@ class Index2Layer(IndexFlatCodes):
     code_size_1 = size_t(0, "bytes of a list number")
     code_size_2 = size_t(0, "bytes of a product code")
 
-    def __init__(self, quantizer: Index | None = None, nlist: int = 0, M: int = 1, nbit: int = 8, metric: int = enums.METRIC_L2) -> None:
+    def __init__(
+        self, quantizer: Index | None = None, nlist: int = 0, M: int = 1, nbit: int = 8, metric: int = enums.METRIC_L2
+    ) -> None:
         super().__init__(0, 0 if quantizer is None else quantizer.d, metric)
         if quantizer is None:
             return

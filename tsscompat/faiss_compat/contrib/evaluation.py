@@ -32,7 +32,7 @@ def filter_range_results(lims: Table, D: Table, I: Table, thresh: float) -> tupl
 
 def _owners(lims: Table) -> Table:
     """The query of each result."""
-    return np.repeat(np.arange(len(lims) - 1), np.diff(lims.astype(np.int64)))
+    return np.repeat(np.arange(len(lims) - 1), np.diff(lims).astype(np.int64))
 
 
 def range_PR(lims_ref: Table, Iref: Table, lims_new: Table, Inew: Table, mode: str = "overall") -> Any:

@@ -37,7 +37,7 @@ def knn_ground_truth(
     xq: Any, db_iterator: Iterable[Any], k: int, metric_type: int = METRIC_L2, shard: bool = False, ngpu: int = -1
 ) -> tuple[Any, Any]:
     """The k nearest vectors, exactly, among blocks of vectors that need not fit in memory together."""
-    best = faiss.ResultHeap(len(xq), k, keep_max=is_similarity_metric(metric_type))
+    best: Any = faiss.ResultHeap(len(xq), k, keep_max=is_similarity_metric(metric_type))
     index = _on_gpus(faiss.IndexFlat(xq.shape[1], metric_type), shard, ngpu)
     start = 0
     for block in db_iterator:

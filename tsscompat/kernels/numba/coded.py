@@ -68,7 +68,8 @@ def _squares(rows: Tensor) -> np.ndarray:
 
 
 def worth_decoding(x: Tensor, bits: int, looked_up: bool) -> bool:
-    # 200k x 128 on one core of a Xeon at 2.5 GHz: scalar codes of 8 bits are level at 8 queries (75 ms), product codes of 16 bytes at 32 (150 ms).
+    # 200k x 128 on one core of a Xeon at 2.5 GHz: scalar codes of 8 bits are level at 8 queries (75 ms), product codes of 16 bytes at
+    # 32 (150 ms).
     return x.shape[0] >= (40 if looked_up else 10)
 
 

@@ -47,7 +47,7 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 def jit(function: F) -> F:
     """Compile lazily, without the GIL; cache beside the source or in the user's cache directory, or not at all if neither is writable."""
-    dispatcher = numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy", boundscheck=False)(function)
+    dispatcher: Any = numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy", boundscheck=False)(function)
     try:
         dispatcher._cache = _Cache(function)
     except RuntimeError:  # numba found no place to cache
