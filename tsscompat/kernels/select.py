@@ -1,7 +1,8 @@
 """Keeping the best k of each row.
 
-FAISS's order: a value enters only if it beats the worst kept so far, so of tied values the first ones stay; in the answer ties go up in
-id for distances and down in id for similarities. NaN never enters. Missing results have id -1 and the worst float32.
+FAISS's order: a value enters only if it beats the worst kept so far, so of tied values the first ones enter; of those kept, the one with
+the highest id gives way first for distances, the lowest for similarities, and the answer goes up in id among ties for distances, down for
+similarities. NaN never enters. Missing results have id -1 and the worst float32.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ def select(values: Tensor, ids: Tensor | None, k: int, largest: bool) -> tuple[T
     dead = values.isnan() | (labels < 0) | (values <= worst if largest else values >= worst)
     cost = torch.where(dead, float("inf"), -values if largest else values)
     take = min(k, m)
-    at = torch.sort(cost, dim=1, stable=True).indices[:, :take]
-    distances, found = values.gather(1, at), labels.gather(1, at)
-    gone = dead.gather(1, at)
-    distances, found = distances.masked_fill(gone, worst), found.masked_fill(gone, -1)
-    # Order ties by id: a stable sort by id first, then by value.
-    by_id = torch.sort(found, dim=1, descending=largest, stable=True).indices
-    distances, found = distances.gather(1, by_id), found.gather(1, by_id)
-    rank = torch.where(found < 0, float("inf"), -distances if largest else distances)
-    order = torch.sort(rank, dim=1, stable=True).indices
+    if take:
+        # Values equal to the k-th best that come when k as good are kept already do not enter.
+        last = cost.kthvalue(take, dim=1, keepdim=True).values
+        cost = cost.masked_fill((cost == last) & ((cost <= last).cumsum(1) > k), float("inf"))
+    # Ordered by value, ties by id: a stable sort by id first.
+    by_id = torch.sort(labels, dim=1, descending=largest, stable=True).indices
+    at = by_id.gather(1, torch.sort(cost.gather(1, by_id), dim=1, stable=True).indices)[:, :take]
+    gone = cost.gather(1, at) == float("inf")
     all_distances, all_labels = padded(n, k, largest, values.device)
-    all_distances[:, :take], all_labels[:, :take] = distances.gather(1, order), found.gather(1, order)
+    all_distances[:, :take] = values.gather(1, at).masked_fill(gone, worst)
+    all_labels[:, :take] = labels.gather(1, at).masked_fill(gone, -1)
     return all_distances, all_labels
 
 
