@@ -1,4 +1,4 @@
-"""k-means in FAISS's names: Clustering, its parameters and statistics, the Kmeans front."""
+"""k-means in FAISS's names: Clustering, its relatives, their parameters and statistics."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import sys
 import time
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms import kmeans
 from tsscompat.arrays import Array, as_tensor, rows
 from tsscompat.errors import check, expect
-from tsscompat.faiss_compat.attributes import Stated, anything, boolean, integer, real, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, int64, integer, real, size_t, vector
 from tsscompat.faiss_compat.base import Index
-from tsscompat.faiss_compat.flat import IndexFlatIP, IndexFlatL2
-from tsscompat.faiss_compat.vectors import Float32Vector, ObjectVector, Pointer, copy_array_to_vector
+from tsscompat.faiss_compat.flat import IndexFlatL2
+from tsscompat.faiss_compat.pointers import behind
+from tsscompat.faiss_compat.vectors import Float32Vector, ObjectVector, Pointer
 from tsscompat.kernels.metrics import is_similarity
 
 ClusteringInitMethod = int
@@ -44,6 +44,7 @@ class ClusteringParameters(Stated):
     init_method = integer(kmeans.RANDOM, "one of ClusteringInitMethod_*")
     afkmc2_chain_length = integer(50, "steps of each Markov chain of AFK-MC2")
     early_stop_threshold = real(0.0, "stop when the objective changes relatively by no more than this")
+    use_super_kmeans = boolean(False, "IVF indexes train their coarse quantizer with SuperKMeans")
 
     def _take(self, other: ClusteringParameters | None) -> None:
         """Copy another's parameters."""
@@ -51,6 +52,20 @@ class ClusteringParameters(Stated):
             for name in ClusteringParameters._declared:
                 if name in other.__dict__ and name != "referenced_objects":
                     setattr(self, name, other.__dict__[name])
+
+    def _say(self, text: str, end: str = "\n") -> None:
+        if self.verbose:
+            print(text, end=end, flush=True)
+
+    def _sampled(self, data: Tensor, weights: Tensor | None, k: int) -> tuple[Tensor, Tensor | None]:
+        """As many rows as are wanted for k clusters, chosen at random where there are more."""
+        n, most = data.shape[0], k * self.max_points_per_centroid
+        if n <= most:
+            return data, weights
+        check(most > 0, "max_points_per_centroid must be positive, got {}", self.max_points_per_centroid)
+        self._say(f"Sampling a subset of {most} / {n} for training")
+        kept = kmeans.subsample(n, most, self.seed, self.use_faster_subsampling).to(data.device)
+        return data[kept], None if weights is None else weights[kept]
 
 
 class ClusteringIterationStats(Stated):
@@ -123,22 +138,11 @@ class Clustering(ClusteringParameters):
         step = max(1, self.decode_block_size)
         return torch.cat([codec._sa_decode(codes[i : i + step]) for i in range(0, codes.shape[0], step)])
 
-    def _sampled(self, data: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        n, most = data.shape[0], self.k * self.max_points_per_centroid
-        if n > most:
-            check(most > 0, "max_points_per_centroid must be positive, got {}", self.max_points_per_centroid)
-            self._say(f"Sampling a subset of {most} / {n} for training")
-            kept = kmeans.subsample(n, most, self.seed, self.use_faster_subsampling).to(data.device)
-            return data[kept], None if weights is None else weights[kept]
+    def _warn(self, n: int) -> None:
         fewest = self.k * self.min_points_per_centroid
-        if n < fewest:
+        if n < fewest and n <= self.k * self.max_points_per_centroid:
             message = f"WARNING clustering {n} points to {self.k} centroids: please provide at least {fewest} training points"
             print(message, file=sys.stderr)
-        return data, weights
-
-    def _say(self, text: str, end: str = "\n") -> None:
-        if self.verbose:
-            print(text, end=end, flush=True)
 
     def _train(self, data: Tensor, index: Index, weights: Tensor | None, codec: Index | None) -> None:
         n = data.shape[0]
@@ -146,7 +150,8 @@ class Clustering(ClusteringParameters):
         check(index.d == self.d, "the index has dimension {}, the data {}", index.d, self.d)
         if codec is None and self.check_input_data_for_NaNs:
             check(bool(data.isfinite().all()), "input contains NaN's or Inf's")
-        x, weights = self._sampled(data, weights)
+        self._warn(n)
+        x, weights = self._sampled(data, weights, self.k)
         x = self._decode(x, codec)
         if x.shape[0] == self.k:
             self._say("Number of training points same as number of clusters, just copying")
@@ -231,6 +236,33 @@ class Clustering(ClusteringParameters):
         return obj
 
 
+class ClusteringInitialization(Stated):
+    """The choice of the centroids that k-means begins with."""
+
+    d = size_t(0)
+    k = size_t(0)
+    method = integer(kmeans.RANDOM, "one of ClusteringInitMethod_*")
+    seed = int64(1234, "negative: the clock")
+    afkmc2_chain_length = integer(50, "steps of each Markov chain of AFK-MC2")
+
+    def __init__(self, d: int, k: int) -> None:
+        super().__init__()
+        self.d, self.k = d, k
+
+    def init_centroids(
+        self, n: int, x: Any, centroids: Any, n_existing_centroids: int = 0, existing_centroids: Any = None
+    ) -> None:
+        """Choose k of n vectors, both behind pointers; all methods but RANDOM keep away from existing centroids."""
+        check(n_existing_centroids == 0 or existing_centroids is not None, "existing_centroids must not be None")
+        data = behind(x, n, self.d)
+        known, seed = torch.empty(0, self.d), self.seed
+        if self.method != kmeans.RANDOM:
+            seed = kmeans.actual_seed(seed)
+            known = behind(existing_centroids, n_existing_centroids, self.d) if n_existing_centroids else known
+        chosen = kmeans.first_centroids(data, self.k, self.method, seed, known, self.afkmc2_chain_length)
+        behind(centroids, self.k, self.d).copy_(data[chosen])
+
+
 class Clustering1D(Clustering):
     """Exact k-means of numbers."""
 
@@ -239,7 +271,9 @@ class Clustering1D(Clustering):
 
     def train_exact(self, x: Array) -> None:
         """Cluster n numbers, given as (n, 1)."""
-        data, _ = self._sampled(rows(x, 1, self.device).tensor, None)
+        data = rows(x, 1, self.device).tensor
+        self._warn(data.shape[0])
+        data = self._sampled(data, None, self.k)[0]
         centroids, imbalance = kmeans.kmeans_1d(data[:, 0].cpu(), self.k)
         self.centroids.tensor = centroids
         self.iteration_stats.push_back(ClusteringIterationStats(imbalance=imbalance))
@@ -303,109 +337,6 @@ class ProgressiveDimClustering(ProgressiveDimClusteringParameters):
         self.centroids.tensor = pca._reverse(before) if self.apply_pca else before
 
 
-def kmeans_clustering(*args: Any) -> Any:
-    """k-means with all defaults: (d, n, k, x, centroids) with pointers as in FAISS; returns the objective."""
-    d, n, k, x, centroids = args
-    data = x.take(n * d).view(n, d)
-    clus = Clustering(d, k)
-    clus.verbose = d * n * k > 1 << 30
-    clus._train(data, IndexFlatL2(d), None, None)
-    centroids.take(k * d).copy_(clus.centroids.tensor)
-    return clus.iteration_stats.at(clus.iteration_stats.size() - 1).obj
-
-
-class Kmeans(Stated):
-    """k-means on arrays: train, then read `centroids`, `obj` and `iteration_stats`, or assign."""
-
-    d = anything(0)
-    k = anything(0)
-    gpu = anything(False)
-    cp = anything(None)
-    index = anything(None)
-    fac = anything(None)
-    centroids = anything(None)
-    obj = anything(None)
-    iteration_stats = anything(None)
-
-    def __init__(self, d: int, k: int, **kwargs: Any) -> None:
-        super().__init__()
-        self.d = d
-        self.reset(k)
-        progressive = "progressive_dim_steps" in kwargs
-        self.cp = ProgressiveDimClusteringParameters() if progressive else ClusteringParameters()
-        for name, value in kwargs.items():
-            if name == "gpu":
-                self.gpu = self._gpu_count(value)
-            else:
-                getattr(self.cp, name)
-                setattr(self.cp, name, value)
-        self.set_index()
-
-    @staticmethod
-    def _gpu_count(value: Any) -> Any:
-        from tsscompat.devices import gpu_count
-
-        return gpu_count() if value is True or value == -1 else value
-
-    def set_index(self) -> None:
-        """Make the index that assigns."""
-        if type(self.cp) is ClusteringParameters:
-            self.index = IndexFlatIP(self.d) if self.cp.spherical else IndexFlatL2(self.d)
-            if self.gpu:
-                self.index.to(0)
-        else:
-            self.fac = ProgressiveDimIndexFactory()
-
-    def reset(self, k: int | None = None) -> None:
-        """Forget the clusters; perhaps make it another number of them."""
-        if k is not None:
-            self.k = int(k)
-        self.centroids = self.obj = self.iteration_stats = None
-
-    def train(self, x: Array, weights: Array | None = None, init_centroids: Array | None = None) -> float:
-        """Cluster vectors; returns the last objective."""
-        as_torch = isinstance(x, Tensor)
-        data = x if as_torch else np.ascontiguousarray(x, dtype=np.float32)
-        expect(
-            len(data.shape) == 2 and data.shape[1] == self.d,
-            "expected vectors of shape (n, {}), got {}",
-            self.d,
-            tuple(data.shape),
-        )
-        clus: Any
-        if type(self.cp) is ClusteringParameters:
-            clus = Clustering(self.d, self.k, self.cp)
-            if init_centroids is not None:
-                expect(init_centroids.shape[1] == self.d, "expected centroids of dimension {}", self.d)
-                copy_array_to_vector(np.ascontiguousarray(init_centroids, dtype=np.float32).ravel(), clus.centroids)
-            clus.train(data, self.index, weights)
-        else:
-            expect(
-                weights is None and init_centroids is None and not self.cp.spherical, "not supported with progressive dimensions"
-            )
-            clus = ProgressiveDimClustering(self.d, self.k, self.cp)
-            clus.train(data, self.fac)
-        table = clus.centroids.tensor.view(self.k, self.d)
-        self.centroids = table.to(x.device) if as_torch else table.cpu().numpy()
-        self._keep_stats(clus)
-        return float(self.obj[-1]) if self.obj.size else 0.0
-
-    def _keep_stats(self, clus: Any) -> None:
-        fields = ("obj", "time", "time_search", "imbalance_factor", "nsplit")
-        self.iteration_stats = [{name: getattr(stats, name) for name in fields} for stats in clus.iteration_stats]
-        self.obj = np.array([stats["obj"] for stats in self.iteration_stats])
-
-    def assign(self, x: Array) -> tuple[Array, Array]:
-        """The distance of each vector to its nearest centroid, and which it is."""
-        expect(self.centroids is not None, "should train before assigning")
-        if self.index is None:
-            self.index = IndexFlatL2(self.d)
-        self.index.reset()
-        self.index.add(self.centroids)
-        distances, labels = self.index.search(x if isinstance(x, Tensor) else np.ascontiguousarray(x, dtype=np.float32), 1)
-        return distances.ravel(), labels.ravel()
-
-
 __all__ = [
     "Clustering",
     "Clustering1D",
@@ -413,11 +344,10 @@ __all__ = [
     "ClusteringInitMethod_AFK_MC2",
     "ClusteringInitMethod_KMEANS_PLUS_PLUS",
     "ClusteringInitMethod_RANDOM",
+    "ClusteringInitialization",
     "ClusteringIterationStats",
     "ClusteringParameters",
-    "Kmeans",
     "ProgressiveDimClustering",
     "ProgressiveDimClusteringParameters",
     "ProgressiveDimIndexFactory",
-    "kmeans_clustering",
 ]

@@ -14,6 +14,7 @@ from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
+from tsscompat.faiss_compat.super_clustering import SuperKMeans, SuperKMeansParameters
 
 
 class Char(str):
@@ -80,6 +81,9 @@ class Level1Quantizer(Stated):
                 quantizer.ntotal,
             )
             return
+        if how == 0 and self.cp.use_super_kmeans:
+            self._train_super(x)
+            return
         clustering = Clustering(quantizer.d, self.nlist, self.cp)
         if how == 0:
             quantizer._reset()
@@ -94,6 +98,21 @@ class Level1Quantizer(Stated):
         )
         clustering.train(x, IndexFlatL2(quantizer.d).to(self.device) if self.clustering_index is None else self.clustering_index)
         centroids = clustering.centroids.tensor.view(-1, quantizer.d)
+        if not quantizer.is_trained:
+            quantizer._train(centroids)
+        quantizer._add(centroids, None)
+
+    def _train_super(self, x: Tensor) -> None:
+        """The same with SuperKMeans, which assigns by itself."""
+        check(
+            self.clustering_index is None, "use_super_kmeans does not go with a clustering_index: SuperKMeans assigns by itself"
+        )
+        quantizer, cp = self._coarse(), SuperKMeansParameters()
+        cp._take(self.cp)
+        clustering = SuperKMeans(quantizer.d, self.nlist, cp)
+        clustering._train(x)
+        centroids = clustering.centroids.tensor.view(-1, quantizer.d)
+        quantizer._reset()
         if not quantizer.is_trained:
             quantizer._train(centroids)
         quantizer._add(centroids, None)
