@@ -11,11 +11,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "tsscompat"
 
 # What each part may import of tsscompat besides itself; the longest matching prefix of a module's name counts.
-FOUNDATION = {"tsscompat.errors"}
+FOUNDATION = {"tsscompat.errors", "tsscompat.interrupts"}
 MAY_IMPORT = {
     "tsscompat": {"tsscompat.faiss_compat", "tsscompat.devices", "tsscompat.errors", "tsscompat.standin", "tsscompat.cli"},
     "tsscompat.standin": {"tsscompat"},
     "tsscompat.errors": set(),
+    "tsscompat.interrupts": {"tsscompat.errors"},
     "tsscompat.arrays": FOUNDATION,
     "tsscompat.devices": FOUNDATION,
     "tsscompat.kernels": FOUNDATION,

@@ -20,8 +20,8 @@ from typing import Any
 import tsscompat
 from tsscompat.errors import FaissError
 from tsscompat.faiss_compat.gaps import missing
+from tsscompat.faiss_compat.machine import get_version
 
-FAISS_VERSION = "1.15.1"
 # Modules of FAISS's package whose names its top level repeats.
 _FLAT = ("swigfaiss", "loader", "array_conversions", "class_wrappers", "extra_wrappers", "gpu_wrappers")
 
@@ -32,7 +32,7 @@ class StandIn(ModuleType):
     def __init__(self) -> None:
         super().__init__("faiss", tsscompat.__doc__)
         self.__dict__.update({name: value for name, value in vars(tsscompat).items() if not name.startswith("__")})
-        self.__version__ = FAISS_VERSION
+        self.__version__ = get_version()
         self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:

@@ -250,11 +250,17 @@ def knn_extra_metrics(
 class RangeSearchResult:
     """What a range search fills: for query i, labels[lims[i]:lims[i+1]] and as many distances."""
 
+    nq: int
+    lims: Pointer | None
+    labels: Pointer | None
+    distances: Pointer | None
+    buffer_size: int
+
     def __init__(self, nq: int, alloc_lims: bool = True) -> None:
         self.nq = int(nq)
-        self.lims: Pointer | None = Pointer(torch.zeros(self.nq + 1, dtype=torch.int64).view(torch.uint64)) if alloc_lims else None
-        self.labels: Pointer | None = None
-        self.distances: Pointer | None = None
+        self.lims = Pointer(torch.zeros(self.nq + 1, dtype=torch.int64).view(torch.uint64)) if alloc_lims else None
+        self.labels = None
+        self.distances = None
         self.buffer_size = 1024 * 256
 
     def do_allocation(self) -> None:

@@ -44,6 +44,13 @@ def metric_type_count() -> int:
     return len(METRICS)
 
 
+def get_numeric_type_size(numeric_type: int) -> int:
+    """Bytes of a number of a type."""
+    sizes = {Float32: 4, Float16: 2, UInt8: 1, Int8: 1}
+    check(numeric_type in sizes, "invalid numeric type {}", numeric_type)
+    return sizes[numeric_type]
+
+
 __all__ = [name for name in dict(globals()) if name.startswith("METRIC_")] + [
     "Float16",
     "Float32",
@@ -51,6 +58,7 @@ __all__ = [name for name in dict(globals()) if name.startswith("METRIC_")] + [
     "MetricType",
     "NumericType",
     "UInt8",
+    "get_numeric_type_size",
     "is_similarity_metric",
     "metric_type_count",
     "metric_type_from_int",

@@ -104,7 +104,9 @@ def _on_gpu(xq: Array, xb: Array, device: int) -> tuple[Tensor, Tensor, Any]:
 def _given(answer: Any, out: Array | None, kinds: tuple[str, ...]) -> Any:
     if out is None:
         return answer
-    expect(tuple(out.shape) == tuple(answer.shape), "expected an output of shape {}, got {}", tuple(answer.shape), tuple(out.shape))
+    expect(
+        tuple(out.shape) == tuple(answer.shape), "expected an output of shape {}, got {}", tuple(answer.shape), tuple(out.shape)
+    )
     if str(out.dtype).rpartition(".")[2] not in kinds:
         raise TypeError(f"expected an output of {' or '.join(kinds)}, got {out.dtype}")
     out[:] = answer if isinstance(answer, Tensor) == isinstance(out, Tensor) else torch.as_tensor(answer).cpu().numpy()

@@ -107,11 +107,17 @@ class int_minheap_array_t(HeapArray):
 class ResultHeap:
     """The best k results of each query, from answers that come one part of the database at a time; read D and I after finalize()."""
 
+    nq: int
+    k: int
+    D: np.ndarray[Any, Any]
+    I: np.ndarray[Any, Any]
+    heaps: HeapArray
+
     def __init__(self, nq: int, k: int, keep_max: bool = False) -> None:
         self.nq, self.k = nq, k
-        self.D: np.ndarray[Any, Any] = np.zeros((nq, k), dtype=np.float32)
-        self.I: np.ndarray[Any, Any] = np.zeros((nq, k), dtype=np.int64)
-        self.heaps: HeapArray = float_minheap_array_t() if keep_max else float_maxheap_array_t()
+        self.D = np.zeros((nq, k), dtype=np.float32)
+        self.I = np.zeros((nq, k), dtype=np.int64)
+        self.heaps = float_minheap_array_t() if keep_max else float_maxheap_array_t()
         self.heaps.nh, self.heaps.k = nq, k
         self.heaps.val, self.heaps.ids = swig_ptr(self.D), swig_ptr(self.I)
         self.heaps.heapify()
@@ -140,7 +146,9 @@ def _cpu(x: Array, dtype: torch.dtype) -> Tensor:
 def merge_knn_results(Dall: Array, Iall: Array, keep_max: bool = False) -> tuple[Array, Array]:
     """The best k of sorted answers (nshard, nq, k) from different parts of a database; an id of -1 ends a part's answer."""
     expect(tuple(Iall.shape) == tuple(Dall.shape), "expected ids of shape {}, got {}", tuple(Dall.shape), tuple(Iall.shape))
-    distances, back = (Dall, lambda t: t) if isinstance(Dall, Tensor) else (torch.from_numpy(np.ascontiguousarray(Dall)), Tensor.numpy)
+    distances, back = (
+        (Dall, lambda t: t) if isinstance(Dall, Tensor) else (torch.from_numpy(np.ascontiguousarray(Dall)), Tensor.numpy)
+    )
     ids = Iall if isinstance(Iall, Tensor) else torch.from_numpy(np.ascontiguousarray(Iall))
     n_parts, n, k = distances.shape
     if keep_max:  # FAISS's heap of parts lets the later part go first among equals here
@@ -154,6 +162,21 @@ def merge_knn_results(Dall: Array, Iall: Array, keep_max: bool = False) -> tuple
     missing = ended.gather(1, order)
     best = distances.gather(1, order).masked_fill(missing, limits.min if keep_max else limits.max)
     return back(best), back(ids.gather(1, order).masked_fill(missing, -1))
+
+
+def _merge_into(n: int, k: int, nshard: int, tables: tuple[Any, Any, Any, Any], keep_max: bool) -> None:
+    all_distances, all_labels, distances, labels = tables
+    best, ids = merge_knn_results(behind(all_distances, nshard, n, k), behind(all_labels, nshard, n, k), keep_max)
+    behind(distances, n, k).copy_(best)
+    behind(labels, n, k).copy_(ids)
+
+
+def merge_knn_results_CMin(n: int, k: int, nshard: int, all_distances: Any, all_labels: Any, distances: Any, labels: Any) -> None:
+    _merge_into(n, k, nshard, (all_distances, all_labels, distances, labels), False)
+
+
+def merge_knn_results_CMax(n: int, k: int, nshard: int, all_distances: Any, all_labels: Any, distances: Any, labels: Any) -> None:
+    _merge_into(n, k, nshard, (all_distances, all_labels, distances, labels), True)
 
 
 def _extremes(array: Array, k: int, largest: bool) -> tuple[Array, Array]:
@@ -183,4 +206,6 @@ __all__ = [
     "kmax",
     "kmin",
     "merge_knn_results",
+    "merge_knn_results_CMax",
+    "merge_knn_results_CMin",
 ]

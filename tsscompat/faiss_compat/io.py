@@ -24,7 +24,7 @@ from tsscompat.faiss_compat.attributes import Stated, anything, size_t, text, ve
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.vectors import UInt8Vector
-from tsscompat.wire.cursor import CallbackSource, FileSource, MemorySource, Reader, Source, Writer, bytes_of
+from tsscompat.wire.cursor import LIMITS, CallbackSource, FileSource, MemorySource, Reader, Source, Writer, bytes_of
 from tsscompat.wire.tables import read_table, write_table
 
 IO_FLAG_SKIP_STORAGE = 1
@@ -381,6 +381,24 @@ class Cloner:
         return clone_index(vt)
 
 
+def get_deserialization_loop_limit() -> int:
+    """The largest number of lists or transforms that a file may ask for; 0: any."""
+    return LIMITS.count
+
+
+def set_deserialization_loop_limit(value: int) -> None:
+    LIMITS.count = int(value)
+
+
+def get_deserialization_vector_byte_limit() -> int:
+    """The size that a vector in a file must stay below; 0: what the file has."""
+    return LIMITS.vector_bytes
+
+
+def set_deserialization_vector_byte_limit(value: int) -> None:
+    LIMITS.vector_bytes = int(value)
+
+
 __all__ = [
     "IO_FLAG_MMAP",
     "IO_FLAG_MMAP_IFC",
@@ -406,11 +424,15 @@ __all__ = [
     "clone_VectorTransform",
     "clone_index",
     "deserialize_index",
+    "get_deserialization_loop_limit",
+    "get_deserialization_vector_byte_limit",
     "read_InvertedLists",
     "read_ProductQuantizer",
     "read_VectorTransform",
     "read_index",
     "serialize_index",
+    "set_deserialization_loop_limit",
+    "set_deserialization_vector_byte_limit",
     "write_InvertedLists",
     "write_ProductQuantizer",
     "write_VectorTransform",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import sys
 import time
@@ -61,6 +62,9 @@ def get_mem_usage_kb() -> int:
     return peak // 1024 if sys.platform == "darwin" else peak
 
 
+logger = logging.getLogger("tsscompat")
+
+
 SIMDLevel_NONE, SIMDLevel_AVX2, SIMDLevel_AVX512, SIMDLevel_AVX512_SPR = 0, 1, 2, 3
 SIMDLevel_ARM_NEON, SIMDLevel_ARM_SVE, SIMDLevel_RISCV_RVV, SIMDLevel_AVX512_VPOPCNT, SIMDLevel_COUNT = 4, 5, 6, 7, 8
 
@@ -86,7 +90,9 @@ class SIMDConfig:
 
     @staticmethod
     def set_level(level: int) -> None:
-        check(level == SIMDLevel_NONE, "SIMD level {} is not available: kernels use the machine's instructions at level NONE", level)
+        check(
+            level == SIMDLevel_NONE, "SIMD level {} is not available: kernels use the machine's instructions at level NONE", level
+        )
 
     @staticmethod
     def get_level() -> int:
@@ -160,6 +166,8 @@ class PythonInterruptCallback(InterruptCallback):
 class TimeoutGuard:
     """A `with` block whose computations stop with a RuntimeError after a time."""
 
+    timeout: float
+
     def __init__(self, timeout_in_seconds: float) -> None:
         self.timeout = timeout_in_seconds
 
@@ -168,7 +176,6 @@ class TimeoutGuard:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         PythonInterruptCallback.reset()
-
 
 
 __all__ = [
@@ -194,6 +201,7 @@ __all__ = [
     "get_compile_options",
     "get_mem_usage_kb",
     "get_version",
+    "logger",
     "omp_get_max_threads",
     "omp_set_num_threads",
     "supported_instruction_sets",

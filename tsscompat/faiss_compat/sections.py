@@ -62,6 +62,7 @@ class InvertedListsCodec:
         reader.check(tag == _ARRAY_TAG, "inverted lists of type {!r} are not known", tag)
         nlist, code_size = u64.read(reader, obj), u64.read(reader, obj)
         reader.check(nlist < 1 << 31 and code_size < 1 << 31, "{} lists of codes of {} bytes", nlist, code_size)
+        reader.check_count(nlist, "lists")
         sizes = self._sizes(reader, nlist)
         total = int(sizes.sum())
         reader.check(total < 1 << 40, "lists of {} entries", total)
@@ -213,6 +214,7 @@ class ChainCodec:
     def read(self, reader: Reader, obj: Any) -> Any:
         count = i32.read(reader, obj)
         reader.check(0 <= count <= 1000, "{} transforms", count)
+        reader.check_count(count, "transforms")
         obj.chain.assign([transform.read(reader) for _ in range(count)])
         return obj.chain
 

@@ -66,7 +66,9 @@ def _shared(a: Tensor, b: Tensor) -> int:
 def eval_intersection(I1: Array, I2: Array) -> int:
     """How many ids two result tables share, row by row."""
     a, b = _int64(I1), _int64(I2)
-    expect(a.ndim == 2 and b.ndim == 2 and len(a) == len(b), "expected two tables of as many rows, got {} and {}", a.shape, b.shape)
+    expect(
+        a.ndim == 2 and b.ndim == 2 and len(a) == len(b), "expected two tables of as many rows, got {} and {}", a.shape, b.shape
+    )
     return _shared(a, b)
 
 
@@ -152,6 +154,9 @@ class _IdMap:
 class MapInt64ToInt64(_IdMap):
     """A map of at most `capacity` (a power of two) ids to ids; -1 stands for none."""
 
+    capacity: int
+    log2_capacity: int
+
     def __init__(self, capacity: int) -> None:
         super().__init__()
         expect(capacity > 0 and capacity & (capacity - 1) == 0, "expected a capacity that is a power of two, got {}", capacity)
@@ -215,6 +220,17 @@ class PerDimStats:
 
 class MatrixStats:
     """What in a matrix of vectors would surprise an index; `comments` says it in words."""
+
+    n: int
+    d: int
+    n_valid: int
+    n0: int
+    n_collision: int
+    min_norm2: float
+    max_norm2: float
+    hash_value: int
+    comments: str
+    per_dim_stats: list[PerDimStats]
 
     def __init__(self, m: Array) -> None:
         expect(len(m.shape) == 2, "expected a matrix, got {} dimensions", len(m.shape))

@@ -6,6 +6,7 @@ ported code which hands addresses to `add_c`-style methods works without address
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -113,6 +114,12 @@ class Vector:
     def data(self) -> Pointer:
         """FAISS's address of the first item: something that rev_swig_ptr and memcpy take."""
         return Pointer(self.tensor)
+
+    def get(self) -> Pointer:
+        return self.data()
+
+    def itemsize(self) -> int:
+        return self._buffer.element_size()
 
     def byte_size(self) -> int:
         return self._n * self._buffer.element_size()
@@ -274,6 +281,28 @@ class ObjectVector:
         return iter(self.items)
 
 
+class VectorVector(ObjectVector):
+    """std::vector of vectors; each type also takes vectors of other item types, copied."""
+
+    _item: ClassVar[type[Vector]] = Vector
+
+    def push_back(self, item: Any) -> None:
+        self.items.append(self._item(item))
+
+    def resize(self, n: int, item: Any = None) -> None:
+        del self.items[n:]
+        self.items.extend(self._item(item) for _ in range(n - len(self.items)))
+
+
+def _vector_of(item: type[Vector]) -> type[VectorVector]:
+    return type(f"{item.__name__}Vector", (VectorVector,), {"_item": item, "__doc__": f"std::vector of {item.__name__}."})
+
+
+Float32VectorVector, UInt8VectorVector = _vector_of(Float32Vector), _vector_of(UInt8Vector)
+Int32VectorVector, Int64VectorVector = _vector_of(Int32Vector), _vector_of(Int64Vector)
+FloatVectorVector, ByteVectorVector, LongVectorVector = Float32VectorVector, UInt8VectorVector, Int64VectorVector
+
+
 class Pointer:
     """An array handed on as FAISS hands on an address: a flat tensor view and an offset in items."""
 
@@ -298,6 +327,57 @@ class Pointer:
 
     def __add__(self, n: int) -> Pointer:
         return Pointer(self.tensor[n:])
+
+
+class Address(Pointer):
+    """A bare address in this process's memory, as code that hands data_ptr() on gives it: its reach is the caller's promise."""
+
+    __slots__ = ("_address", "_dtype")
+
+    def __init__(self, address: int, dtype: torch.dtype) -> None:
+        self._address, self._dtype = int(address), dtype
+
+    def take(self, n: int) -> Tensor:
+        """The first n items behind the address, as a view."""
+        if n == 0:
+            return torch.empty(0, dtype=self._dtype)
+        check(self._address, "there is no memory behind a null pointer")
+        return torch.frombuffer((ctypes.c_char * (n * self._dtype.itemsize)).from_address(self._address), dtype=self._dtype)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.take(i + 1)[i].item()
+
+    def __setitem__(self, i: int, value: Any) -> None:
+        self.take(i + 1)[i] = value
+
+    def __int__(self) -> int:
+        return self._address
+
+    def __add__(self, n: int) -> Pointer:
+        return Address(self._address + n * self._dtype.itemsize, self._dtype)
+
+
+def cast_integer_to_float_ptr(x: int) -> Pointer:
+    """An address of float32 in the CPU's memory."""
+    return Address(x, torch.float32)
+
+
+def cast_integer_to_idx_t_ptr(x: int) -> Pointer:
+    """An address of int64 in the CPU's memory."""
+    return Address(x, torch.int64)
+
+
+def cast_integer_to_int_ptr(x: int) -> Pointer:
+    """An address of int32 in the CPU's memory."""
+    return Address(x, torch.int32)
+
+
+def cast_integer_to_uint8_ptr(x: int) -> Pointer:
+    """An address of bytes in the CPU's memory."""
+    return Address(x, torch.uint8)
+
+
+cast_integer_to_void_ptr = cast_integer_to_uint8_ptr
 
 
 def swig_ptr(array: Any) -> Pointer:
@@ -359,6 +439,18 @@ AlignedTable_to_array = vector_to_array
 copy_array_to_AlignedTable = copy_array_to_vector
 
 
+def array_to_AlignedTable(array: np.ndarray[Any, Any]) -> Vector:
+    """An aligned table with an array's content."""
+    kinds: dict[Any, type[Vector]] = {
+        np.dtype(np.uint8): UInt8Vector,
+        np.dtype(np.uint16): UInt16Vector,
+        np.dtype(np.float32): Float32Vector,
+    }
+    if array.dtype not in kinds:
+        raise TypeError(f"expected uint8, uint16 or float32, got {array.dtype}")
+    return kinds[array.dtype](array)
+
+
 def memcpy(target: Any, source: Any, n_bytes: int) -> None:
     """Copy bytes between what swig_ptr and data() gave."""
     to, origin = swig_ptr(target).tensor, swig_ptr(source).tensor
@@ -373,6 +465,12 @@ def home(v: Vector) -> torch.device:
 __all__ = [name for name in dict(globals()) if name.endswith("Vector") or name.startswith(("MaybeOwned", "AlignedTable"))] + [
     "AlignedTable_to_array",
     "Pointer",
+    "array_to_AlignedTable",
+    "cast_integer_to_float_ptr",
+    "cast_integer_to_idx_t_ptr",
+    "cast_integer_to_int_ptr",
+    "cast_integer_to_uint8_ptr",
+    "cast_integer_to_void_ptr",
     "copy_array_to_AlignedTable",
     "copy_array_to_vector",
     "memcpy",

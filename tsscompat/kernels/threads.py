@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from tsscompat import interrupts
+
 
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
@@ -64,6 +66,7 @@ def _worker(fn: Callable[[int, int], object], starts: list[int], stops: list[int
     _inside.value = True
     try:
         while (i := take()) is not None:
+            interrupts.check()
             fn(starts[i], stops[i])
     finally:
         _inside.value = False
@@ -78,6 +81,7 @@ def run_blocks(fn: Callable[[int, int], object], n: int, grain: int = 1) -> None
         return
     threads = min(_threads, -(-n // max(1, grain)))
     if threads <= 1 or getattr(_inside, "value", False):
+        interrupts.check()
         fn(0, n)
         return
     # Four blocks a thread level out blocks of unequal work.

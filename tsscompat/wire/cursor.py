@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 
 import torch
@@ -84,6 +85,17 @@ class CallbackSource:
         return done
 
 
+@dataclass
+class Limits:
+    """What a file may ask for besides what its size warrants; 0 is no limit."""
+
+    count: int = 0
+    vector_bytes: int = 1 << 40
+
+
+LIMITS = Limits()
+
+
 def bytes_of(tensor: Tensor) -> memoryview:
     """A contiguous CPU tensor's memory."""
     return memoryview(tensor.reshape(-1).view(torch.uint8).numpy().data) if tensor.numel() else memoryview(b"")
@@ -114,6 +126,11 @@ class Reader:
         if not condition:
             raise self.error(message.format(*args))
 
+    def check_count(self, n: int, what: str) -> None:
+        """Raise if a number of parts is beyond the limit that the user set."""
+        if LIMITS.count and n > LIMITS.count:
+            raise self.error(f"{n} {what} are beyond the limit of {LIMITS.count}")
+
     def need(self, n: int) -> None:
         """Raise unless n more bytes can be there."""
         left = self.source.left()
@@ -132,6 +149,9 @@ class Reader:
     def array(self, count: int, dtype: torch.dtype) -> Tensor:
         """`count` items, read straight into a tensor's memory."""
         size = torch.empty(0, dtype=dtype).element_size()
+        limit = LIMITS.vector_bytes
+        if limit and count * size >= limit:
+            raise self.error(f"a vector of {count * size} bytes is beyond the limit of {limit}")
         self.need(count * size)
         if self.source.left() is None and count * size > PIECE:
             return self._pieces(count * size).view(dtype)
