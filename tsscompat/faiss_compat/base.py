@@ -70,13 +70,13 @@ class Index(PointerMethods, Stated):
             self._train_with_queries(batch.tensor, rows(xq_train, self.d, self.device).tensor)
 
     def add(self, x: Array, numeric_type: int = enums.Float32) -> None:
-        """Add vectors; they are numbered from ntotal on."""
+        """Adds vectors to the index; they are numbered from ntotal on."""
         batch = rows(x if numeric_type == enums.Float32 else _numeric(x, numeric_type), self.d, self.device)
         check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)
         self._add(batch.tensor, None)
 
     def add_with_ids(self, x: Array, ids: Array, numeric_type: int = enums.Float32) -> None:
-        """Add vectors under ids of the caller's."""
+        """Adds vectors to the index under ids of the caller's."""
         batch = rows(_numeric(x, numeric_type), self.d, self.device)
         given = ids_in(ids, batch.tensor.shape[0], self.device)
         check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)

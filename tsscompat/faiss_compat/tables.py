@@ -92,6 +92,12 @@ def imbalance_factor(*args: Any) -> float:
     return float(sizes.square().sum() * k / sizes.sum().square())
 
 
+def smawk(nrows: int, ncols: int, x: Any, argmins: Any) -> None:
+    """Where the (first) smallest number of each row of a matrix is."""
+    rows = behind(x, nrows, ncols)
+    behind(argmins, nrows).copy_((rows == rows.amin(1, keepdim=True)).to(torch.uint8).argmax(1))
+
+
 # -- checksums ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -323,4 +329,5 @@ __all__ = [
     "ivec_checksum",
     "matrix_bucket_sort_inplace",
     "ranklist_intersection_size",
+    "smawk",
 ]

@@ -17,9 +17,7 @@ LOG = logging.getLogger(__name__)
 Table = np.ndarray[Any, Any]
 
 
-def knn(xq: Any, xb: Any, k: int, metric_type: int = METRIC_L2) -> Any:
-    """The k nearest rows of xb to each row of xq."""
-    return faiss.knn(xq, xb, k, metric_type)
+knn = faiss.knn
 
 
 def _on_gpus(index: Any, shard: bool, ngpu: int) -> Any:
