@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import kmeans
-from tsscompat.algorithms.linear import normalised, random_rotation
+from tsscompat.algorithms.linear import hadamard_signs, normalised, random_rotation, walsh_hadamard
 from tsscompat.algorithms.random import rand_perm
 from tsscompat.errors import check
 from tsscompat.kernels.adsampling import improve
@@ -102,11 +102,15 @@ def _adjusted(front: int, pruned: float, d: int, settings: Settings) -> int:
     return min(d // 2, max(settings.d_prime_min, front))
 
 
-def iterations(x: Tensor, k: int, settings: Settings) -> Iterator[Iteration]:
+def first_centroids(x: Tensor, k: int, settings: Settings) -> Tensor:
+    """Points in the rotated space to begin with."""
+    chosen = x[rand_perm(x.shape[0], settings.seed + 1)[:k].to(x.device)]
+    return normalised(chosen) if settings.spherical else chosen
+
+
+def iterations(x: Tensor, centroids: Tensor, settings: Settings) -> Iterator[Iteration]:
     """The iterations over points in the rotated space."""
-    n, d = x.shape
-    placed = normalised if settings.spherical else torch.clone
-    centroids = placed(x[rand_perm(n, settings.seed + 1)[:k].to(x.device)])
+    (n, d), k = x.shape, centroids.shape[0]
     front = min(max(settings.d_prime_min, int(d * settings.d_prime_fraction)), d // 2)
     bounds = thresholds(d, settings.ad_epsilon_factor / d).to(x.device)
     owner = torch.empty(0, dtype=torch.int64)
@@ -122,10 +126,15 @@ def iterations(x: Tensor, k: int, settings: Settings) -> Iterator[Iteration]:
             front = _adjusted(front, pruned, d, settings)
         centroids, held = kmeans.means(x, owner, None, centroids, 0)
         nsplit = kmeans.split_empty(centroids, held, n, 0) if n > k else 0
-        centroids = placed(centroids)
+        centroids = normalised(centroids) if settings.spherical else centroids
         yield Iteration(float(best.double().sum()), pruned, nsplit, front, centroids)
 
 
-def rotation(d: int, seed: int, device: torch.device) -> Tensor:
-    """The rotation that points are clustered under."""
-    return random_rotation(d, d, seed).to(device)
+def rotation(d: int, settings: Settings, device: torch.device) -> Tensor:
+    """The rotation that points are clustered under: FAISS takes Hadamard's for spherical clusters in 2**i dimensions."""
+    if not settings.spherical or d & (d - 1):
+        return random_rotation(d, d, settings.seed).to(device)
+    images = torch.eye(d)
+    for signs in hadamard_signs(settings.seed, d):
+        images = walsh_hadamard(images * signs)
+    return images.t().mul(1 / (d * d**0.5)).to(device)

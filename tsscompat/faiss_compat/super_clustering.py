@@ -93,7 +93,7 @@ class SuperKMeans(Stated):
                 f"WARNING: clustering {x.shape[0]} points to {self.k} centroids: please provide at least {fewest} training points"
             )
         x = cp._sampled(x, None, self.k)[0]
-        turn = super_kmeans.rotation(self.d, cp.seed, x.device)
+        turn = super_kmeans.rotation(self.d, cp._settings(), x.device)
         self.iteration_stats.clear()
         self.gemm_pruning_rates.clear()
         table = self._iterate(x @ turn.t())
@@ -101,9 +101,9 @@ class SuperKMeans(Stated):
 
     def _iterate(self, x: Tensor) -> Tensor:
         """The iterations in the rotated space; returns the centroids there."""
-        begun, streak, cp = time.perf_counter(), 0, self.cp
-        table = torch.zeros(self.k, self.d, device=x.device)
-        for i, done in enumerate(super_kmeans.iterations(x, self.k, cp._settings())):
+        begun, streak, cp, settings = time.perf_counter(), 0, self.cp, self.cp._settings()
+        table = super_kmeans.first_centroids(x, self.k, settings)
+        for i, done in enumerate(super_kmeans.iterations(x, table, settings)):
             now = time.perf_counter()
             self.iteration_stats.push_back(
                 ClusteringIterationStats(done.objective, now - begun, now - begun, float("nan"), done.nsplit)
