@@ -12,7 +12,7 @@ from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.devices import CPU, Placement
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
-from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, integer, vector
+from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, integer, real, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer
@@ -43,6 +43,7 @@ class HNSW(Stated):
     efConstruction = integer(40, "candidates while building")
     efSearch = integer(16, "candidates while searching")
     check_relative_distance = boolean(True, "stop when enough better nodes were found")
+    prune_headroom = real(0.2, "the share of its places that a list leaves free when it is chosen anew")
     search_bounded_queue = boolean(True, "keep no more candidates than efSearch")
     is_panorama = boolean(False)
     use_visited_hashset = anything(None, "accepted: our visited table is one of generations")
@@ -240,6 +241,7 @@ class IndexHNSW(Index):
             self.metric_type,
             self.metric_arg,
             self.keep_max_size_level0,
+            graph.prune_headroom,
         )
         if self.device.type != "cpu":
             graph._move(Placement(self.device, self.getDevice()))
@@ -359,9 +361,8 @@ class IndexHNSW(Index):
         rows, arrays = self._vectors(), self.hnsw._arrays()
         for node, near in pairs:
             here = Graph(arrays.levels, arrays.offsets, arrays.neighbors, arrays.ends, near, 0)
-            kernel._link(
-                rows, here, node, 0, self.hnsw.efConstruction, self.metric_type, self.metric_arg, self.keep_max_size_level0
-            )
+            ef, fill, headroom = self.hnsw.efConstruction, self.keep_max_size_level0, self.hnsw.prune_headroom
+            kernel._link(rows, here, node, 0, ef, self.metric_type, self.metric_arg, fill, headroom)
 
     def reorder_links(self) -> None:
         """Bring each node's bottom neighbours into order of distance."""

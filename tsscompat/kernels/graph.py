@@ -147,6 +147,12 @@ def _kept(costs: Tensor, nodes: Tensor, allowed: Tensor | None, k: int) -> tuple
     return select(torch.where(ids >= 0, costs, float("inf")), ids, k, False)
 
 
+def list_sizes(ends: Tensor, headroom: float) -> Tensor:
+    """How many neighbours a full list of each level keeps when it is chosen anew; in FAISS's float arithmetic."""
+    widths = ends.diff().float()
+    return (widths - widths * min(max(headroom, 0.0), 0.5)).long()
+
+
 @accelerated
 def build(
     rows: Tensor,
@@ -157,10 +163,12 @@ def build(
     metric: int,
     metric_arg: float = 0.0,
     keep_full: bool = False,
+    headroom: float = 0.0,
 ) -> tuple[int, int]:
     """Link the nodes in `order` into the graph's lists, in place; gives the entry point and the top level afterwards.
 
-    `groups` (as offsets into `order`) are nodes of one level, highest first; a twin may link those of a group side by side.
+    `groups` (as offsets into `order`) are nodes of one level, highest first; a twin may link those of a group side by side. A list that
+    is full is chosen anew and leaves that share of its places free; `keep_full` fills lists of nodes that are on the bottom level only.
     """
     entry, top = graph.entry, graph.top
     for node in order.tolist():
@@ -169,14 +177,16 @@ def build(
             entry, top = node, level
             continue
         here = Graph(graph.levels, graph.offsets, graph.neighbors, graph.ends, entry, top)
-        _link(rows, here, node, level, ef, metric, metric_arg, keep_full)
+        _link(rows, here, node, level, ef, metric, metric_arg, keep_full, headroom)
         if level > top:
             entry, top = node, level
     return entry, top
 
 
-def _link(rows: Tensor, graph: Graph, node: int, level: int, ef: int, metric: int, arg: float, keep_full: bool) -> None:
-    x = rows[node][None]
+def _link(
+    rows: Tensor, graph: Graph, node: int, level: int, ef: int, metric: int, arg: float, keep_full: bool, headroom: float = 0.0
+) -> None:
+    x, fill, sizes = rows[node][None], keep_full and level == 0, list_sizes(graph.ends, headroom).tolist()
     current = graph.entry
     cost = float(_costs(x, rows, torch.tensor([[current]]), metric, arg)[0, 0])
     for upper in range(graph.top, level, -1):
@@ -190,11 +200,11 @@ def _link(rows: Tensor, graph: Graph, node: int, level: int, ef: int, metric: in
         found = _candidates(x, rows, graph, current, cost, at_level, ef, metric, arg)
         current, cost = found[0][1], found[0][0]
         width = int(graph.ends[at_level + 1] - graph.ends[at_level])
-        chosen = shrink(found, rows, width, metric, arg, keep_full and at_level == 0)
+        chosen = shrink(found, rows, width, metric, arg, fill)
         for _, other in reversed(chosen):
-            _add_edge(rows, graph, node, other, at_level, metric, arg, keep_full)
+            _add_edge(rows, graph, node, other, at_level, sizes[at_level], metric, arg, fill)
         for _, other in reversed(chosen):
-            _add_edge(rows, graph, other, node, at_level, metric, arg, keep_full)
+            _add_edge(rows, graph, other, node, at_level, sizes[at_level], metric, arg, fill)
 
 
 def _candidates(
@@ -236,7 +246,9 @@ def shrink(
     return sorted(kept + passed[: width - len(kept)]) if keep_full else kept
 
 
-def _add_edge(rows: Tensor, graph: Graph, source: int, target: int, level: int, metric: int, arg: float, keep_full: bool) -> None:
+def _add_edge(
+    rows: Tensor, graph: Graph, source: int, target: int, level: int, size: int, metric: int, arg: float, fill: bool
+) -> None:
     begin = int(graph.offsets[source] + graph.ends[level])
     end = int(graph.offsets[source] + graph.ends[level + 1])
     places = graph.neighbors[begin:end]
@@ -246,6 +258,6 @@ def _add_edge(rows: Tensor, graph: Graph, source: int, target: int, level: int, 
         return
     names = torch.cat([torch.tensor([target]), places.long()])
     costs = _costs(rows[source][None], rows, names[None], metric, arg)[0].tolist()
-    kept = shrink(sorted(zip(costs, names.tolist())), rows, end - begin, metric, arg, keep_full and level == 0)
+    kept = shrink(sorted(zip(costs, names.tolist())), rows, size, metric, arg, fill)
     places.fill_(-1)
     places[: len(kept)] = torch.tensor([node for _, node in reversed(kept)], dtype=torch.int32)

@@ -1,25 +1,10 @@
-"""Instructions that numba has no name for: prefetching, and a lock that is one word."""
+"""An instruction that numba has no name for: a lock that is one word."""
 
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
-
-
-@intrinsic
-def prefetch(typingctx, array, index):
-    """Ask for the cache line of array.flat[index]."""
-
-    def codegen(context, builder, signature, args):
-        view = context.make_array(signature.args[0])(context, builder, args[0])
-        place = builder.bitcast(builder.gep(view.data, [args[1]]), cgutils.voidptr_t)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[ir.IntType(32)] * 3])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [place, *(ir.Constant(ir.IntType(32), v) for v in (0, 3, 1))])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
 
 
 @intrinsic

@@ -1,0 +1,195 @@
+"""Building a graph, compiled.
+
+Threads share the lists; a list is only written under its node's lock, and reading one that is being written sees old or new nodes, both
+of them real.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from tsscompat.kernels.graph import Graph, list_sizes
+from tsscompat.kernels.numba.graph_walk import (
+    between,
+    candidate_of,
+    cost_of,
+    greedy,
+    listed,
+    marks,
+    measure,
+    next_walk,
+    node_of,
+    place,
+    unmet,
+)
+from tsscompat.kernels.numba.intrinsics import try_lock, unlock
+from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.threads import run_blocks
+
+# Nodes of a group that are linked one after the other before threads join in, and nodes that a thread takes at a time.
+_ALONE, _GRAIN = 64, 32
+
+
+@inline
+def _insert(words, n, word):  # type: ignore[no-untyped-def]
+    """Enter a word into n sorted ones."""
+    while n > 0 and words[n - 1] > word:
+        words[n] = words[n - 1]
+        n -= 1
+    words[n] = word
+
+
+@inline
+def _chosen(rows, found, n, width, metric, arg, fill, kept, passed):  # type: ignore[no-untyped-def]
+    """Choose up to `width` of n candidates, nearest first: those nearer to the node than to any chosen before; gives how many."""
+    if n < width:
+        kept[:n] = found[:n]
+        return n
+    m, left = 0, 0
+    for i in range(n):
+        node, cost, good = node_of(found[i]), cost_of(found[i] >> 32), True
+        for j in range(m):
+            if between(rows, node, node_of(kept[j]), metric, arg) < cost:
+                good = False
+                break
+        if good:
+            kept[m] = found[i]
+            m += 1
+            if m == width:
+                return m
+        elif fill:
+            passed[left] = found[i]
+            left += 1
+    for i in range(min(left, width - m)):
+        _insert(kept, m, passed[i])
+        m += 1
+    return m
+
+
+@inline
+def _edge(rows, neighbors, begin, end, size, source, target, metric, arg, fill, nodes, costs, found, kept, passed):  # type: ignore[no-untyped-def]
+    """Add an edge to source's list begin:end; a full one is chosen anew, `size` of them at most."""
+    if neighbors[end - 1] < 0:
+        at = end
+        while at > begin and neighbors[at - 1] < 0:
+            at -= 1
+        neighbors[at] = target
+        return
+    n = listed(neighbors, begin, end, nodes)
+    nodes[n] = target
+    n += 1
+    measure(rows, source, rows, nodes, n, metric, arg, costs)
+    for i in range(n):
+        _insert(found, i, candidate_of(costs[i], nodes[i]))
+    m = _chosen(rows, found, n, size, metric, arg, fill, kept, passed)
+    for i in range(m):  # farthest first, as FAISS leaves them
+        neighbors[begin + i] = node_of(kept[m - 1 - i])
+    neighbors[begin + m : end] = -1
+
+
+@inline
+def _near(rows, new, offsets, neighbors, begins, ends, metric, arg, visited, turn, pool, node, cost, nodes, costs):  # type: ignore[no-untyped-def]
+    """Fill the pool with the nearest nodes that a walk of a level from `node` finds; gives how many."""
+    number, first = next_walk(visited, turn), 0
+    visited[node] = number
+    visited[new] = number
+    at, size = place(pool, 0, cost, node)
+    room, far = pool.shape[0], np.float32(np.inf)
+    while True:
+        while first < size and pool[first] & 1:
+            first += 1
+        if first == size:
+            break
+        begin = offsets[node_of(pool[first])]
+        pool[first] |= 1
+        n = unmet(neighbors, begin + begins, begin + ends, visited, number, nodes)
+        measure(rows, new, rows, nodes, n, metric, arg, costs)
+        for i in range(n):
+            if size < room or costs[i] < far:
+                at, size = place(pool, size, costs[i], nodes[i])
+                if size == room:
+                    far = cost_of(pool[room - 1] >> 32)
+                if at < first:
+                    first = at
+    for i in range(size):
+        pool[i] &= -2
+    return size
+
+
+@jit
+def _link(
+    rows, levels, offsets, neighbors, ends, sizes, order, entry, top, ef, metric, arg, keep_full, visited, turn, locks, start, end
+):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Link the nodes order[start:end], which reach no higher than `top`."""
+    widest = 0
+    for level in range(ends.shape[0] - 1):
+        widest = max(widest, ends[level + 1] - ends[level])
+    room = max(ef, widest) + 2
+    pool, nodes, costs = np.empty(ef, np.int64), np.empty(room, np.int64), np.empty(room, np.float32)
+    found, kept, passed = np.empty(room, np.int64), np.empty(room, np.int64), np.empty(room, np.int64)
+    chosen = np.empty(room, np.int64)
+    for o in range(start, end):
+        new = order[o]
+        level = levels[new] - 1
+        fill = keep_full and level == 0
+        node, cost = entry, between(rows, new, entry, metric, arg)
+        for upper in range(top, level, -1):
+            node, cost, _, _ = greedy(rows, new, rows, offsets, neighbors, ends, node, cost, upper, metric, arg, nodes, costs)
+        for here in range(min(level, top), -1, -1):
+            begins, width, size = ends[here], ends[here + 1] - ends[here], sizes[here]
+            n = _near(
+                rows, new, offsets, neighbors, begins, begins + width, metric, arg, visited, turn, pool, node, cost, nodes, costs
+            )
+            m = _chosen(rows, pool, n, width, metric, arg, fill, kept, passed)
+            for i in range(m):
+                chosen[i] = node_of(kept[m - 1 - i])
+            node, cost = node_of(pool[0]), cost_of(pool[0] >> 32)
+            for i in range(-m, m):  # first the edges from the new node, then those to it
+                source, target = (new, chosen[i + m]) if i < 0 else (chosen[i], new)
+                while not try_lock(locks, source):
+                    pass
+                begin = offsets[source] + begins
+                _edge(
+                    rows, neighbors, begin, begin + width, size, source, target, metric, arg, fill, nodes, costs, found, kept, passed
+                )
+                unlock(locks, source)
+
+
+def build(
+    rows: Tensor,
+    graph: Graph,
+    order: Tensor,
+    groups: Tensor,
+    ef: int,
+    metric: int,
+    metric_arg: float = 0.0,
+    keep_full: bool = False,
+    headroom: float = 0.0,
+) -> tuple[int, int]:
+    table, names, levels = rows.contiguous().numpy(), order.numpy(), graph.levels.numpy()
+    arrays = levels, graph.offsets.numpy(), graph.neighbors.numpy(), graph.ends.numpy(), list_sizes(graph.ends, headroom).numpy()
+    locks, arg = np.zeros(table.shape[0], dtype=np.int32), np.float32(metric_arg)
+    entry, top = graph.entry, graph.top
+    bounds = groups.tolist()
+    for begin, end in zip(bounds[:-1], bounds[1:]):
+        if begin == end:
+            continue
+        if entry < 0:
+            entry, top = int(names[begin]), int(levels[names[begin]]) - 1
+            begin += 1
+
+        def some(start: int, stop: int, first: int = begin, entry: int = entry, top: int = top) -> None:
+            known = table, *arrays, names, entry, top, ef, metric, arg, keep_full
+            _link(*known, *marks(table.shape[0]), locks, first + start, first + stop)
+
+        # The first of a group meet an almost empty level: one after the other they find each other.
+        alone = min(_ALONE, end - begin)
+        some(0, alone)
+        run_blocks(lambda a, b: some(alone + a, alone + b), end - begin - alone, _GRAIN)
+        if end > begin and int(levels[names[begin]]) - 1 > top:
+            entry, top = int(names[begin]), int(levels[names[begin]]) - 1
+    return entry, top
+
+
+__all__ = ["build"]
