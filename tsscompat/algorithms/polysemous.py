@@ -2,29 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms.random import RandomGenerator
-from tsscompat.kernels.annealing import anneal
+from tsscompat.kernels.annealing import anneal, anneal_order, order_gains
+
+# One run: the permutation to begin with and the random words it may use up; gives what `anneal` gives.
+Run = Callable[[Tensor, Tensor], tuple[Tensor, float, int]]
 
 
-def renumbering(
-    centroids: Tensor, nbits: int, n_iter: int, n_redo: int, temperature: float, decay: float, seed: int, weight: float
-) -> tuple[Tensor, float]:
-    """For the centroids of one part the new number of each, and the cost reached."""
+@dataclass(frozen=True)
+class Annealing:
+    """How to anneal; the names are those of FAISS's parameters."""
+
+    init_temperature: float
+    temperature_decay: float
+    n_iter: int
+    n_redo: int
+    seed: int
+    only_bit_flips: bool
+    init_random: bool
+
+
+def _best(n: int, how: Annealing, run: Run) -> tuple[Tensor, float]:
+    """The best of some runs, which share one stream of random words."""
+    # A run takes at most three words a swap, and one a number to begin with.
+    words = torch.from_numpy(RandomGenerator(how.seed).raw((3 * how.n_iter + n) * how.n_redo).astype("int64"))
+    best, cost = torch.arange(n), 1e30
+    for _ in range(how.n_redo):
+        perm = list(range(n))
+        if how.init_random:
+            for i, word in enumerate(words[:n].tolist()):
+                j = i + word % (n - i)
+                perm[i], perm[j] = perm[j], perm[i]
+            words = words[n:]
+        found, reached, used = run(torch.tensor(perm), words[: 3 * how.n_iter].view(how.n_iter, 3))
+        words = words[used:]
+        # FAISS compares costs as floats.
+        reached = float(torch.tensor(reached, dtype=torch.float32))
+        if reached < cost:
+            best, cost = found, reached
+    return best, cost
+
+
+def by_distance(centroids: Tensor, nbits: int, how: Annealing, weight: float) -> tuple[Tensor, float]:
+    """For the centroids of one part the new number of each, and the cost reached: Hamming distances resemble distances."""
     points = centroids.cpu()
     gaps = (points[:, None] - points[None]).square().sum(-1).double()
     deviation = (gaps.square().mean() - gaps.mean() ** 2).sqrt()
     # FAISS divides whole numbers here.
-    wanted = (gaps - gaps.mean()) / deviation * (nbits // 4) ** 0.5 + nbits // 2
-    weights = (-weight * wanted).exp()
-    words, best = torch.from_numpy(RandomGenerator(seed).raw(3 * n_iter * n_redo).astype("int64")), None
-    for _ in range(n_redo):
-        draws = words[: 3 * n_iter].view(n_iter, 3)
-        perm, cost, used = anneal(wanted.contiguous(), weights.contiguous(), draws, temperature, decay)
-        words = words[used:]
-        if best is None or cost < best[1]:
-            best = perm, cost
-    assert best is not None
-    return best
+    wanted = ((gaps - gaps.mean()) / deviation * (nbits // 4) ** 0.5 + nbits // 2).contiguous()
+    weights = (-weight * wanted).exp().contiguous()
+
+    def run(start: Tensor, draws: Tensor) -> tuple[Tensor, float, int]:
+        return anneal(wanted, weights, draws, how.init_temperature, how.temperature_decay, start, how.only_bit_flips)
+
+    return _best(points.shape[0], how, run)
+
+
+def by_order(owner: Tensor, parts: Tensor, distances: Tensor, n: int, how: Annealing) -> tuple[Tensor, float]:
+    """The same, so that Hamming distances order points as the distances (queries, points) do.
+
+    `owner` and `parts` are the centroids that the queries and the points are replaced by.
+    """
+    gains = order_gains(owner.cpu(), parts.cpu(), distances.cpu().sort(dim=1, stable=True).indices, n)
+
+    def run(start: Tensor, draws: Tensor) -> tuple[Tensor, float, int]:
+        return anneal_order(gains, draws, how.init_temperature, how.temperature_decay, start, how.only_bit_flips)
+
+    return _best(n, how, run)
