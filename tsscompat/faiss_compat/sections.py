@@ -509,6 +509,7 @@ HNSW = (
 def _finish_hnsw(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     graph, n = obj.hnsw, obj.ntotal
+    graph.is_similarity = enums.is_similarity_metric(obj.metric_type)
     levels, offsets, edges = graph.levels.tensor, graph.offsets.tensor.view(torch.int64), graph.neighbors.tensor
     reader.check(levels.shape[0] == n and offsets.shape[0] == n + 1, "a graph of {} nodes for {} vectors", levels.shape[0], n)
     ends = graph.cum_nneighbor_per_level.tensor.long()
