@@ -34,9 +34,9 @@ def unpack(codes: Tensor, m: int, nbits: int) -> Tensor:
         pairs = codes[:, : 2 * m].reshape(n, m, 2).to(torch.int32)
         return pairs[:, :, 0] | pairs[:, :, 1] << 8
     if nbits == 4:
-        both = torch.stack([codes & 15, codes >> 4], 2).view(n, -1)
+        both = torch.stack([codes & 15, codes >> 4], 2).flatten(1)
         return both[:, :m].to(torch.int32)
     bits = codes.to(torch.int32)[:, :, None] >> torch.arange(8, device=codes.device, dtype=torch.int32) & 1
-    parts = bits.view(n, -1)[:, : m * nbits].reshape(n, m, nbits)
+    parts = bits.flatten(1)[:, : m * nbits].reshape(n, m, nbits)
     weights = (1 << torch.arange(nbits, device=codes.device)).to(torch.int32)
     return (parts * weights).sum(-1, dtype=torch.int32)

@@ -1,0 +1,441 @@
+"""For each kernel, a function that draws its arguments with hypothesis' `draw`."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from tsscompat.algorithms.hnsw import insertion_order
+from tsscompat.kernels import coded, graph
+from tsscompat.kernels.ivf import Affine
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.metrics import FORMULAS, GOWER, INNER_PRODUCT, L2, NAN_EUCLIDEAN
+
+D, NLIST = 13, 20
+SIZES = {8: D, 6: (6 * D + 7) // 8, 4: (D + 1) // 2}
+PRODUCTS = [(8, 16), (8, 37), (4, 7), (4, 8), (5, 6), (12, 3), (16, 2)]
+BOTH = [L2, INNER_PRODUCT]
+
+
+def one_of(draw, *values):
+    return draw(st.sampled_from(values))
+
+
+def seed(draw) -> None:
+    torch.manual_seed(draw(st.integers(0, 1 << 20)))
+
+
+def numbers(draw, *shape: int) -> Tensor:
+    """Small whole numbers, whose distances are exact and often tied, or normal ones."""
+    seed(draw)
+    return torch.randint(-3, 4, shape).float() if draw(st.booleans()) else torch.randn(shape)
+
+
+def maybe(draw, made: Tensor) -> Tensor | None:
+    return made if draw(st.booleans()) else None
+
+
+def bytes_of(*shape: int) -> Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+# -- rows and columns of numbers --------------------------------------------------------------------------------------------------
+
+
+def vectors(draw, nx: int, ny: int, metric: int) -> tuple[Tensor, Tensor]:
+    d = one_of(draw, 1, 4, 7, 32)
+    x, y = numbers(draw, nx, d), numbers(draw, ny, d)
+    if metric not in BOTH:
+        x, y = torch.rand(nx, d), torch.rand(ny, d)
+    if metric in (NAN_EUCLIDEAN, GOWER):
+        x, y = (torch.where(torch.rand(t.shape) < 0.2, torch.nan, t) for t in (x, y))
+    return x, y
+
+
+def pairwise(draw):
+    metric = one_of(draw, *FORMULAS)
+    return *vectors(draw, one_of(draw, 0, 1, 5), one_of(draw, 0, 1, 33), metric), metric, 1.5
+
+
+def knn(draw):
+    metric, ny = one_of(draw, *BOTH, *FORMULAS), one_of(draw, 0, 1, 33, 150)
+    x, y = vectors(draw, one_of(draw, 0, 1, 3, 5, 40), ny, metric)
+    return x, y, draw(st.integers(1, 40)), metric, 1.5, maybe(draw, torch.rand(ny) < 0.5), maybe(draw, y.square().sum(1))
+
+
+def nearest(draw):
+    metric = one_of(draw, *BOTH)
+    x, y = vectors(draw, one_of(draw, 0, 1, 3, 40), one_of(draw, 1, 33, 150), metric)
+    return x, y, metric
+
+
+def named_distances(draw):
+    metric, ny = one_of(draw, *FORMULAS), one_of(draw, 1, 33)
+    x, y = vectors(draw, one_of(draw, 0, 1, 5), ny, metric)
+    return x, y, torch.randint(-1, ny, (x.shape[0], one_of(draw, 0, 1, 9))), metric, 1.5
+
+
+def select(draw):
+    n, m = one_of(draw, 0, 1, 4), one_of(draw, 0, 1, 6, 70)
+    values = numbers(draw, n, m)
+    for odd in (torch.nan, torch.inf, -torch.inf):
+        values = torch.where(torch.rand(n, m) < 0.05, odd, values)
+    kind = one_of(draw, "columns", "shared", "own")
+    ids = {
+        "columns": None,
+        "shared": torch.randperm(m),
+        "own": torch.stack([torch.randperm(m) for _ in range(n)]) if n else torch.empty(0, m, dtype=torch.int64),
+    }[kind]
+    if ids is not None:
+        ids = torch.where(torch.rand(ids.shape) < 0.1, -1, ids)
+    return values, ids, draw(st.integers(1, m + 3)), draw(st.booleans())
+
+
+def improve(draw):
+    n, k, d, front = one_of(draw, 1, 20), one_of(draw, 1, 30), 40, 8
+    seed(draw)
+    x, y = torch.randn(n, d), torch.randn(k, d)
+    shares = torch.arange(d + 1) / d
+    bounds = shares + shares.sqrt() * draw(st.floats(0, 0.5))
+    partial = (x[:, None, :front] - y[None, :, :front]).square().sum(-1)
+    best = 2 * d * torch.rand(n) + d
+    return x, y, partial, best, torch.full((n,), -1), bounds, front, one_of(draw, 8, 16, 64)
+
+
+def segment_sums(draw):
+    n, k = one_of(draw, 0, 1, 50), one_of(draw, 1, 7)
+    return numbers(draw, n, one_of(draw, 1, 8)), torch.randint(0, k, (n,)), maybe(draw, torch.rand(n)), k
+
+
+def swaps(draw):
+    n = one_of(draw, 0, 1, 40)
+    seed(draw)
+    return ((torch.rand(n) * (n - torch.arange(n))).long(),)
+
+
+def least_sums(draw):
+    parts, width = draw(st.integers(1, 4)), draw(st.integers(1, 6))
+    values = numbers(draw, one_of(draw, 0, 1, 5), parts, width)
+    return values.sort(dim=2).values, draw(st.integers(1, width**parts))
+
+
+def anneal(draw):
+    n = one_of(draw, 2, 4, 16)
+    seed(draw)
+    points = torch.randn(n, 3)
+    wanted = (points[:, None] - points[None]).square().sum(-1).double()
+    return wanted, (-wanted).exp(), torch.randint(0, 1 << 32, (draw(st.integers(0, 60)), 3)), 0.7, 0.9
+
+
+# -- bytes ------------------------------------------------------------------------------------------------------------------------
+
+
+def pack(draw):
+    nbits = draw(st.integers(1, 16))
+    seed(draw)
+    return torch.randint(0, 1 << nbits, (one_of(draw, 0, 1, 9), draw(st.integers(1, 20))), dtype=torch.int32), nbits
+
+
+def unpack(draw):
+    m, nbits = draw(st.integers(1, 20)), draw(st.integers(1, 16))
+    seed(draw)
+    return bytes_of(one_of(draw, 0, 1, 9), (m * nbits + 7) // 8), m, nbits
+
+
+def hamming(draw):
+    size = one_of(draw, 1, 3, 8, 16, 20, 32, 64)
+    seed(draw)
+    x, y = bytes_of(one_of(draw, 0, 1, 5), size), bytes_of(one_of(draw, 0, 1, 33), size)
+    y[: y.shape[0] // 2] &= 1  # bytes that are equal
+    return x & 3, y & 3, draw(st.booleans())
+
+
+def byte_hashes(draw):
+    seed(draw)
+    return (bytes_of(one_of(draw, 0, 1, 9), one_of(draw, 0, 1, 3, 8, 21)),)
+
+
+# -- codes ------------------------------------------------------------------------------------------------------------------------
+
+
+def parts(draw, nbits: int | None = None) -> Tensor:
+    ksub = 1 << (one_of(draw, 4, 8) if nbits is None else nbits)
+    return numbers(draw, one_of(draw, 1, 3, 8), ksub, one_of(draw, 1, 2, 4, 5, 8))
+
+
+def nearest_parts(draw):
+    centroids = parts(draw)
+    return numbers(draw, one_of(draw, 0, 1, 30), centroids.shape[0] * centroids.shape[2]), centroids
+
+
+def part_tables(draw):
+    return *nearest_parts(draw), one_of(draw, *BOTH)
+
+
+def affine(bits: int) -> Affine:
+    if bits >= 16:
+        return Affine(bits, torch.empty(0), torch.empty(0))
+    return Affine(bits, torch.randn(D), torch.rand(D) * 0.1)
+
+
+def of_floats(rows: int, dtype: torch.dtype) -> Tensor:
+    return torch.randn(rows, D).to(dtype).view(torch.uint8)
+
+
+def scalar_codes(bits: int, rows: int) -> Tensor:
+    return bytes_of(rows, SIZES[bits]) if bits < 16 else of_floats(rows, torch.float16 if bits == 16 else torch.bfloat16)
+
+
+def affine_rows(draw):
+    n, bits = one_of(draw, 0, 1, 40), one_of(draw, 4, 6, 8, 16, 17)
+    seed(draw)
+    return scalar_codes(bits, n), affine(bits), torch.empty(n, D)
+
+
+def product_rows(draw):
+    nbits, n = one_of(draw, 4, 8), one_of(draw, 0, 1, 40)
+    centroids = parts(draw, nbits)
+    m = centroids.shape[0]
+    return bytes_of(n, (m * nbits + 7) // 8), centroids, nbits, torch.empty(n, m * centroids.shape[2])
+
+
+def knn_decoded(draw):
+    n = one_of(draw, 1, 40, 300)
+    seed(draw)
+    codes, held = bytes_of(n, D), affine(8)
+    allowed = maybe(draw, torch.rand(n) < 0.5)
+    x = torch.randn(one_of(draw, 1, 12), D)
+
+    def decode(some: Tensor, out: Tensor) -> None:
+        coded.affine_rows(some, held, out)
+
+    return x, codes, decode, draw(st.integers(1, 40)), one_of(draw, *BOTH), allowed
+
+
+# -- inverted lists ---------------------------------------------------------------------------------------------------------------
+
+
+def ragged(code_size: int) -> Ragged:
+    """Lists of 0 to 40 rows with unused rows, full of nonsense, between them."""
+    sizes = torch.randint(0, 40, (NLIST,))
+    sizes[0] = 0
+    rooms = sizes + 5
+    rows = int(rooms.sum())
+    return Ragged(bytes_of(rows, code_size), torch.randperm(rows) * 3, torch.cumsum(rooms, 0) - rooms, sizes)
+
+
+def of_vectors(dtype: torch.dtype = torch.float32) -> Ragged:
+    lists = ragged(D * dtype.itemsize)
+    lists.codes.copy_(of_floats(lists.codes.shape[0], dtype))
+    return lists
+
+
+def scalar_lists(bits: int) -> Ragged:
+    return ragged(SIZES[bits]) if bits < 16 else of_vectors(torch.float16 if bits == 16 else torch.bfloat16)
+
+
+def probes(draw) -> tuple[Tensor, Tensor]:
+    """Queries, and the lists that they probe."""
+    nq, nprobe = one_of(draw, 0, 1, 2, 7, 60), draw(st.integers(1, NLIST))
+    keys = torch.rand(nq, NLIST).argsort(1)[:, :nprobe]
+    return torch.randn(nq, D), torch.where(torch.rand(keys.shape) < 0.1, -1, keys)
+
+
+def limited(draw, lists: Ragged, keys: Tensor) -> tuple[Tensor | None, Tensor | None, bool]:
+    """Masks, limits, and whether labels are pairs."""
+    allowed = maybe(draw, torch.rand(lists.ids.shape[0]) < 0.5)
+    return allowed, maybe(draw, torch.randint(0, 30, keys.shape)), draw(st.booleans())
+
+
+def results(draw) -> int:
+    return one_of(draw, 1, 5, 30, 900)
+
+
+def _flat(draw):
+    seed(draw)
+    metric, lists = one_of(draw, *BOTH, *FORMULAS), of_vectors()
+    x, keys = probes(draw)
+    if metric not in BOTH:
+        lists.codes.copy_(torch.rand(lists.codes.shape[0], D).view(torch.uint8))
+        x = x.sigmoid()
+    return (x, lists.codes.view(torch.float32), lists, keys), metric, limited(draw, lists, keys)
+
+
+def scan_flat(draw):
+    given, metric, options = _flat(draw)
+    return *given, results(draw), metric, 1.5, *options
+
+
+def within_flat(draw):
+    given, metric, options = _flat(draw)
+    return *given, draw(st.floats(0.3, 3)) * (D if metric == L2 else 1), metric, 1.5, *options
+
+
+def _tables(draw):
+    nbits, m = one_of(draw, *PRODUCTS)
+    seed(draw)
+    lists = ragged((nbits * m + 7) // 8)
+    x, keys = probes(draw)
+    tables = torch.randn(one_of(draw, x.shape[0], keys.numel()), m, 1 << nbits)
+    terms = maybe(draw, torch.randn(lists.ids.shape[0]))
+    return (tables, torch.randn(keys.shape), terms, nbits), lists, keys, limited(draw, lists, keys)
+
+
+def scan_tables(draw):
+    given, lists, keys, options = _tables(draw)
+    return *given, lists, keys, results(draw), draw(st.booleans()), *options
+
+
+def within_tables(draw):
+    given, lists, keys, options = _tables(draw)
+    return *given, lists, keys, 0.5, draw(st.booleans()), *options
+
+
+def scan_polysemous(draw):
+    given, lists, keys, options = _tables(draw)
+    size = lists.codes.shape[1]
+    # A query's code for each list it probes; at random, half of the bits differ.
+    return *given, bytes_of(keys.numel(), size), 4 * size, lists, keys, results(draw), draw(st.booleans()), *options
+
+
+def _affine(draw):
+    bits = one_of(draw, 8, 6, 4, 16, 17)
+    seed(draw)
+    lists = scalar_lists(bits)
+    x, keys = probes(draw)
+    around = (torch.randn(NLIST, D), torch.randn(keys.shape)) if draw(st.booleans()) else (None, None)
+    return (x, affine(bits), *around, lists, keys), limited(draw, lists, keys)
+
+
+def scan_affine(draw):
+    given, options = _affine(draw)
+    return *given, results(draw), one_of(draw, *BOTH), *options
+
+
+def within_affine(draw):
+    given, options = _affine(draw)
+    return *given, 4.0, one_of(draw, *BOTH), *options
+
+
+def centers(draw) -> tuple[Tensor, Tensor, int]:
+    """Few queries, the centers of the lists, and how many are probed."""
+    seed(draw)
+    return torch.randn(one_of(draw, 1, 3, 17), D), torch.randn(NLIST, D), draw(st.integers(1, NLIST))
+
+
+def nearest_lists(draw):
+    return *centers(draw), one_of(draw, *BOTH)
+
+
+def few_flat(draw):
+    given, lists = centers(draw), of_vectors()
+    return *given, lists.codes.view(torch.float32), lists, 9, one_of(draw, *BOTH)
+
+
+def few_affine(draw):
+    bits = one_of(draw, 8, 6, 4, 16)
+    return *centers(draw), affine(bits), draw(st.booleans()), scalar_lists(bits), 9, one_of(draw, *BOTH)
+
+
+def few_product(draw):
+    given, lists, residual = centers(draw), ragged(1), draw(st.booleans())
+    shift, terms = (torch.randn(D), torch.randn(lists.ids.shape[0])) if residual else (None, None)
+    return *given, torch.randn(1, D, 256), 8, not residual, -2.0, shift, terms, lists, 9, one_of(draw, *BOTH)
+
+
+def append(draw):
+    seed(draw)
+    lists, n = ragged(3), one_of(draw, 0, 1, 4)
+    rooms = lists.sizes + 5  # enough for all in one list: what happens when room runs out is the twin's own affair
+    tail = torch.tensor([lists.ids.shape[0], 0])
+    return lists, rooms, tail, torch.randint(-1, NLIST, (n,)), bytes_of(n, 3), torch.arange(n), torch.zeros(n, dtype=torch.int64)
+
+
+def product_terms(draw):
+    nbits, m, dsub = one_of(draw, (8, 1, 4), (8, 4, 4), (4, 3, 3), (10, 2, 3))
+    seed(draw)
+    lists = ragged((nbits * m + 7) // 8)
+    centroids, middles = torch.randn(m, 1 << nbits, dsub), torch.randn(NLIST, m * dsub)
+    return lists.codes, centroids, nbits, middles, lists.offsets, lists.sizes, torch.zeros(lists.ids.shape[0])
+
+
+def list_scores(draw):
+    keys = torch.randint(-1, NLIST, (one_of(draw, 0, 1, 5), one_of(draw, 1, 3)))
+    return numbers(draw, keys.shape[0], D), numbers(draw, NLIST, D), keys, one_of(draw, *BOTH)
+
+
+def query_tables(draw):
+    centroids = parts(draw)
+    d = centroids.shape[0] * centroids.shape[2]
+    x = numbers(draw, one_of(draw, 0, 1, 5), d)
+    return x, centroids.permute(0, 2, 1).contiguous(), maybe(draw, torch.randn(d)), one_of(draw, *BOTH), -2.0
+
+
+# -- graphs -----------------------------------------------------------------------------------------------------------------------
+
+
+def unlinked(draw) -> tuple[Tensor, graph.Graph, Tensor, Tensor]:
+    """Vectors, a graph of them without edges, and the order in which to link them; without ties, as walks part at those."""
+    n, width = one_of(draw, 1, 2, 12, 40), 4
+    seed(draw)
+    levels = torch.where(torch.rand(n) < 0.2, 2, 1).int()
+    ends = torch.tensor([0, 2 * width, 3 * width], dtype=torch.int32)
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), ends.long()[levels.long()].cumsum(0)])
+    edges = torch.full((int(offsets[-1]),), -1, dtype=torch.int32)
+    return torch.randn(n, 6), graph.Graph(levels, offsets, edges, ends, -1, -1), *insertion_order(levels, 0, 0)
+
+
+def build(draw):
+    return *unlinked(draw), one_of(draw, 8, 20), one_of(draw, *BOTH), 0.0, draw(st.booleans())
+
+
+def walk(draw):
+    rows, bare, order, groups = unlinked(draw)
+    metric, n = one_of(draw, *BOTH), rows.shape[0]
+    entry, top = graph.build(rows, bare, order, groups, 12, metric)
+    linked = graph.Graph(bare.levels, bare.offsets, bare.neighbors, bare.ends, entry, top)
+    ef, x = one_of(draw, 1, 5, 40), torch.randn(one_of(draw, 1, 4), 6)
+    starts = maybe(draw, torch.rand(x.shape[0], n).argsort(1)[:, :2].contiguous())
+    steps = graph.Walk(ef, ef, draw(st.booleans()))
+    return x, rows, linked, steps, draw(st.integers(1, 12)), metric, 0.0, maybe(draw, torch.rand(n) < 0.6), starts
+
+
+INPUTS = {
+    "adsampling.improve": improve,
+    "annealing.anneal": anneal,
+    "bits.pack": pack,
+    "bits.unpack": unpack,
+    "coded.affine_rows": affine_rows,
+    "coded.knn_decoded": knn_decoded,
+    "coded.product_rows": product_rows,
+    "flat.knn": knn,
+    "flat.named_distances": named_distances,
+    "flat.nearest": nearest,
+    "graph.build": build,
+    "graph.search": walk,
+    "hamming.hamming": hamming,
+    "hashes.byte_hashes": byte_hashes,
+    "ivf.nearest_lists": nearest_lists,
+    "ivf.scan_affine": scan_affine,
+    "ivf.scan_flat": scan_flat,
+    "ivf.scan_polysemous": scan_polysemous,
+    "ivf.scan_tables": scan_tables,
+    "ivf.within_affine": within_affine,
+    "ivf.within_flat": within_flat,
+    "ivf.within_tables": within_tables,
+    "ivf_few.few_affine": few_affine,
+    "ivf_few.few_flat": few_flat,
+    "ivf_few.few_product": few_product,
+    "ivf_lists.append": append,
+    "ivf_terms.list_scores": list_scores,
+    "ivf_terms.product_terms": product_terms,
+    "ivf_terms.query_tables": query_tables,
+    "metrics.pairwise": pairwise,
+    "permute.swaps": swaps,
+    "pq.nearest_parts": nearest_parts,
+    "pq.part_tables": part_tables,
+    "segments.segment_sums": segment_sums,
+    "select.select": select,
+    "sums.least_sums": least_sums,
+}
