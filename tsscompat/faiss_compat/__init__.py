@@ -28,12 +28,13 @@ from tsscompat.faiss_compat.ivf_independent import *
 from tsscompat.faiss_compat.ivf_pq import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
-from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.kmeans import *
+from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.params import *
+from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
@@ -42,8 +43,8 @@ from tsscompat.faiss_compat.refine import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.sharding import *
 from tsscompat.faiss_compat.stats import *
-from tsscompat.faiss_compat.tables import *
 from tsscompat.faiss_compat.super_clustering import *
+from tsscompat.faiss_compat.tables import *
 from tsscompat.faiss_compat.transforms import *
 from tsscompat.faiss_compat.tuning import *
 from tsscompat.faiss_compat.two_layer import *

@@ -16,7 +16,8 @@ from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF, unchanged
 from tsscompat.faiss_compat.params import IVFPQSearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.quantizers import PolysemousTraining, ProductQuantizer
+from tsscompat.faiss_compat.polysemous import PolysemousTraining
+from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import AlignedTableFloat32, Float32Vector, UInt8Vector

@@ -18,7 +18,8 @@ from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.ivf_sq import affine_of
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersPQ
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.quantizers import PolysemousTraining, ProductQuantizer, ScalarQuantizer
+from tsscompat.faiss_compat.polysemous import PolysemousTraining
+from tsscompat.faiss_compat.quantizers import ProductQuantizer, ScalarQuantizer
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels import bits
 from tsscompat.kernels.coded import worth_decoding

@@ -1,4 +1,4 @@
-"""Quantizers in FAISS's names: product and scalar; polysemous training."""
+"""Quantizers in FAISS's names: product and scalar."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms import polysemous, product, scalar
+from tsscompat.algorithms import product, scalar
 from tsscompat.arrays import Array, Batch, as_tensor, rows
 from tsscompat.errors import check, expect
-from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, integer, real, size_t, text, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, real, size_t, vector
 from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector, Pointer
 from tsscompat.kernels import bits
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, pairwise
-from tsscompat.kernels.select import select
 
 
 class Quantizer(Stated):
@@ -162,6 +161,13 @@ class ProductQuantizer(Quantizer):
         """Encode one vector, both behind pointers."""
         behind(code, self.code_size).copy_(self._encode(behind(x, 1, self.d))[0])
 
+    def compute_code_from_distance_table(self, tab: Any, code: Any) -> None:
+        """The code of a vector of which the distances to all centroids are known."""
+        table = behind(tab, self.M, self.ksub)
+        # FAISS begins with 1e20, so NaN and what is farther count as centroid 0.
+        nearest = torch.where(table < 1e20, table, torch.inf).argmin(1, keepdim=True).t()
+        behind(code, self.code_size).copy_(bits.pack(nearest, self.nbits)[0])
+
     def compute_codes_with_assign_index(self, x: Any, codes: Any, n: int) -> None:
         """Encode with assign_index doing the assignment."""
         check(
@@ -213,19 +219,32 @@ class ProductQuantizer(Quantizer):
 
     def search(self, x: Any, nx: int, codes: Any, ncodes: int, res: Any, init_finalize_heap: bool = True) -> None:
         """The nearest codes of each vector, into a heap structure."""
-        self._search_codes(x, nx, codes, ncodes, res, L2)
+        self._search_codes(x, nx, codes, ncodes, res, L2, init_finalize_heap)
 
     def search_ip(self, x: Any, nx: int, codes: Any, ncodes: int, res: Any, init_finalize_heap: bool = True) -> None:
         """The codes with the largest inner products, into a heap structure."""
-        self._search_codes(x, nx, codes, ncodes, res, INNER_PRODUCT)
+        self._search_codes(x, nx, codes, ncodes, res, INNER_PRODUCT, init_finalize_heap)
 
-    def _search_codes(self, x: Any, nx: int, codes: Any, ncodes: int, res: Any, metric: int) -> None:
-        decoded = self._decode(behind(codes, ncodes, self.code_size))
-        queries = behind(x, nx, self.d)
-        values = queries @ decoded.t() if metric == INNER_PRODUCT else torch.cdist(queries, decoded).square()
-        distances, labels = select(values, None, res.k, metric == INNER_PRODUCT)
-        behind(res.val, nx, res.k).copy_(distances)
-        behind(res.ids, nx, res.k).copy_(labels)
+    def search_sdc(self, qcodes: Any, nq: int, bcodes: Any, ncodes: int, res: Any, init_finalize_heap: bool = True) -> None:
+        """The nearest codes of each of nq codes by the table of distances between centroids, into a heap structure."""
+        check(self.sdc_table.size() == self.M * self.ksub**2, "compute_sdc_table() must be called before an SDC search")
+        check(self.nbits == 8, "SDC search takes 8 bits a part, got {}", self.nbits)
+        queries, base = (behind(codes, n, self.M).long() for codes, n in ((qcodes, nq), (bcodes, ncodes)))
+        values = torch.zeros(nq, ncodes, device=self.device)
+        for m, table in enumerate(self.sdc_table.tensor.view(self.M, self.ksub, self.ksub)):
+            values += table[queries[:, m]][:, base[:, m]]
+        _into(res, values, init_finalize_heap)
+
+    def _search_codes(self, x: Any, nx: int, codes: Any, ncodes: int, res: Any, metric: int, fresh: bool) -> None:
+        decoded = self._decode(behind(codes, ncodes, self.code_size).to(self.device))
+        _into(res, pairwise(behind(x, nx, self.d).to(self.device), decoded, metric), fresh)
+
+
+def _into(res: Any, values: Tensor, fresh: bool) -> None:
+    """Add a row of values to each heap, which is emptied first if fresh."""
+    if fresh:
+        res.heapify()
+    res.addn(values.shape[1], Pointer(values.contiguous()))
 
 
 class ScalarQuantizer(Quantizer):
@@ -265,98 +284,18 @@ class ScalarQuantizer(Quantizer):
         return scalar.decode(codes, self.qtype, self.trained.tensor, self.d)
 
 
-class SimulatedAnnealingParameters(Stated):
-    """How to anneal a permutation."""
-
-    init_temperature = real(0.7)
-    temperature_decay = real(0.9997893011688015, "0.9 to the power of 1/500")
-    n_iter = integer(500_000)
-    n_redo = integer(2)
-    seed = integer(123)
-    verbose = integer(0)
-    only_bit_flips = boolean(False)
-    init_random = boolean(False)
-
-
-class PolysemousTraining(SimulatedAnnealingParameters):
-    """Renumbering of a product quantizer's centroids for polysemous codes."""
-
-    OT_None, OT_ReproduceDistances_affine, OT_Ranking_weighted_diff = range(3)
-
-    optimization_type = enum(int, 1)
-    ntrain_permutation = integer(0)
-    dis_weight_factor = real(0.6931471805599453)
-    max_memory = size_t(20 << 30)
-    log_pattern = text("")
-
-    def _annealing(self) -> polysemous.Annealing:
-        check(not self.log_pattern, "log_pattern: annealing is not logged")
-        return polysemous.Annealing(**{name: getattr(self, name) for name in polysemous.Annealing.__dataclass_fields__})
-
-    def optimize_pq_for_hamming(self, pq: ProductQuantizer, n: int = 0, x: Any = None) -> None:
-        """Renumber the centroids of every part, and compute the table of their distances."""
-        if self.optimization_type == self.OT_ReproduceDistances_affine:
-            self.optimize_reproduce_distances(pq)
-        elif self.optimization_type == self.OT_Ranking_weighted_diff:
-            self.optimize_ranking(pq, n, x)
-        pq.compute_sdc_table()
-
-    def optimize_reproduce_distances(self, pq: ProductQuantizer) -> None:
-        """Renumber so that Hamming distances resemble distances of centroids."""
-        self._check_memory(pq)
-        for m in range(pq.M):
-            self._renumber(pq, m, *polysemous.by_distance(pq._table[m], pq.nbits, self._annealing(), self.dis_weight_factor))
-
-    def optimize_ranking(self, pq: ProductQuantizer, n: int = 0, x: Any = None) -> None:
-        """Renumber so that Hamming distances order points as distances do: n points, the first quarter as queries; 0: the centroids."""
-        check(pq.nbits == 8, "ranking takes 8 bits a part, got {}", pq.nbits)
-        if n == 0:
-            pq.compute_sdc_table()
-            owner = parts = torch.arange(pq.ksub)[:, None].expand(pq.ksub, pq.M)
-            points = torch.empty(0, pq.d)
-        else:
-            points = (x if isinstance(x, Tensor) else behind(x, n, pq.d)).to(pq.device)
-            codes = bits.unpack(pq._encode(points), pq.M, pq.nbits)
-            owner, parts = codes[: n // 4], codes[n // 4 :]
-        for m in range(pq.M):
-            if n == 0:
-                distances = pq.sdc_table.tensor.view(pq.M, pq.ksub, pq.ksub)[m]
-            else:
-                part = points[:, m * pq.dsub : (m + 1) * pq.dsub].contiguous()
-                distances = pairwise(part[: n // 4], part[n // 4 :], L2)
-            self._renumber(pq, m, *polysemous.by_order(owner[:, m], parts[:, m], distances, pq.ksub, self._annealing()))
-
-    def _renumber(self, pq: ProductQuantizer, m: int, perm: Tensor, cost: float) -> None:
-        if self.verbose > 0:
-            print(f"SimulatedAnnealingOptimizer for m={m}: {cost:g}")
-        given = pq._table[m].clone()
-        pq._table[m][perm.to(given.device)] = given
-
-    def memory_usage_per_thread(self, pq: ProductQuantizer) -> int:
-        """Bytes of the tables of a part."""
-        check(0 <= self.optimization_type <= 2, "invalid optimization type {}", self.optimization_type)
-        return (0, 24 * pq.ksub**2, 4 * pq.ksub**3)[self.optimization_type]
-
-    def _check_memory(self, pq: ProductQuantizer) -> None:
-        wanted = self.memory_usage_per_thread(pq)
-        check(wanted < self.max_memory, "polysemous training takes {} bytes, max_memory allows {}", wanted, self.max_memory)
-
-
-def _constants(owner: type, prefixes: tuple[str, ...]) -> dict[str, int]:
+def constants(owner: type, prefixes: tuple[str, ...]) -> dict[str, int]:
+    """A class's constants under the names that they have at module level."""
     return {f"{owner.__name__}_{name}": value for name, value in vars(owner).items() if name.startswith(prefixes)}
 
 
-globals().update(_constants(ScalarQuantizer, ("QT_", "RS_")))
-globals().update(_constants(ProductQuantizer, ("Train_",)))
-globals().update(_constants(PolysemousTraining, ("OT_",)))
+globals().update(constants(ScalarQuantizer, ("QT_", "RS_")))
+globals().update(constants(ProductQuantizer, ("Train_",)))
 
 __all__ = [
-    "PolysemousTraining",
     "ProductQuantizer",
     "Quantizer",
     "ScalarQuantizer",
-    "SimulatedAnnealingParameters",
-    *_constants(ScalarQuantizer, ("QT_", "RS_")),
-    *_constants(ProductQuantizer, ("Train_",)),
-    *_constants(PolysemousTraining, ("OT_",)),
+    *constants(ScalarQuantizer, ("QT_", "RS_")),
+    *constants(ProductQuantizer, ("Train_",)),
 ]
