@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms import turbo
+from tsscompat.algorithms.lloyd_max import codebook
 from tsscompat.errors import FaissError, check
 from tsscompat.kernels.bits import pack, unpack
 
@@ -26,7 +28,9 @@ class Kind:
     bits: int
     ranged: bool = False  # trained on the data's range
     uniform: bool = False  # one range for all dimensions
-    levels: int = 0  # the number of steps of a range, of a Lloyd-Max codebook
+    levels: int = 0  # the number of steps of a range, of values of a Lloyd-Max codebook
+    scaled: bool = False  # the codebook is for vectors of norm 1
+    turbo: bool = False  # a bit of the residual's projection, and factors, follow
 
 
 KINDS = {
@@ -40,11 +44,9 @@ KINDS = {
     QT_BF16: Kind(16),
     QT_8BIT_DIRECT_SIGNED: Kind(8),
     QT_0BIT: Kind(0),
-    10: Kind(1, levels=2),
-    11: Kind(2, levels=4),
-    12: Kind(3, levels=8),
-    13: Kind(4, levels=16),
-    14: Kind(8, levels=256),
+    **{qtype: Kind(bits, levels=1 << bits, scaled=True) for qtype, bits in zip(range(10, 15), (1, 2, 3, 4, 8))},
+    **{qtype: Kind(bits, levels=1 << (bits - 1), turbo=True) for qtype, bits in zip(range(15, 19), range(2, 6))},
+    **{qtype: Kind(bits, levels=1 << bits) for qtype, bits in zip(range(19, 27), range(1, 9))},
 }
 
 
@@ -56,14 +58,27 @@ def kind_of(qtype: int) -> Kind:
 
 def code_size(qtype: int, d: int) -> int:
     """Bytes of a code."""
-    return (kind_of(qtype).bits * d + 7) // 8
+    kind = kind_of(qtype)
+    return turbo.code_size(d, kind.bits) if kind.turbo else (kind.bits * d + 7) // 8
+
+
+def trained_size(qtype: int, d: int) -> int:
+    """How many numbers training gives."""
+    kind = kind_of(qtype)
+    if kind.ranged:
+        return 2 if kind.uniform else 2 * d
+    return max(0, 2 * kind.levels - 1) + 3 * kind.turbo
 
 
 def train(x: Tensor, qtype: int, rangestat: int = RS_MINMAX, arg: float = 0.0) -> Tensor:
     """What encoding needs to know of the data: (low, extent), of all dimensions or of each; or a codebook and its boundaries."""
     kind = kind_of(qtype)
+    if kind.turbo:
+        return turbo.trained(kind.bits).to(x.device)
+    if kind.levels and not kind.ranged:
+        return codebook(kind.bits, x.shape[1] if kind.scaled else 1).to(x.device)
     if not kind.ranged:
-        return codebook(kind.bits, x.shape[1]).to(x.device) if kind.levels else x.new_empty(0)
+        return x.new_empty(0)
     check(x.shape[0] > 0, "a scalar quantiser cannot be trained on no vectors")
     if kind.uniform:
         low, high = _range(x.reshape(1, -1), kind.levels + 1, rangestat, arg)
@@ -119,37 +134,6 @@ def _optimal(rows: Tensor, levels: int) -> tuple[Tensor, Tensor]:
     return low, low + step * (levels - 1)
 
 
-def codebook(bits: int, d: int) -> Tensor:
-    """TurboQuant's 2**bits values, then the boundaries between them: the best for normal data of variance 1/d.
-
-    A few of Lloyd's iterations from cells of equal mass, then Newton's method on the boundaries, whose Jacobian has three diagonals.
-    """
-    k = 1 << bits
-    normal = torch.distributions.Normal(torch.tensor(0.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64))
-    edges = normal.icdf(torch.arange(1, k, dtype=torch.float64) / k)
-    wide = torch.full((1,), float("inf"), dtype=torch.float64)
-
-    def cells(at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        bounds = torch.cat([-wide, at, wide])
-        density = torch.where(bounds.isinf(), 0.0, (-0.5 * bounds.square()).exp() / (2 * torch.pi) ** 0.5)
-        mass = normal.cdf(bounds).diff()
-        return -density.diff() / mass, density, mass
-
-    for _ in range(1000):
-        values = cells(edges)[0]
-        edges = 0.5 * (values[1:] + values[:-1])
-    for _ in range(20):
-        values, density, mass = cells(edges)
-        left = density[1:-1] * (values[1:] - edges) / mass[1:]  # how a boundary moves the value above it
-        right = density[1:-1] * (edges - values[:-1]) / mass[:-1]  # and the value below it
-        slope = torch.diag(0.5 * (left + right) - 1)
-        slope += torch.diag(0.5 * density[1:-2] * (values[1:-1] - edges[:-1]) / mass[1:-1], -1)
-        slope += torch.diag(0.5 * density[2:-1] * (edges[1:] - values[1:-1]) / mass[1:-1], 1)
-        edges = edges - torch.linalg.solve(slope, 0.5 * (values[1:] + values[:-1]) - edges)
-    values = cells(edges)[0]
-    return torch.cat([values, edges]).div_(d**0.5).float()
-
-
 def _low_extent(trained: Tensor, d: int, uniform: bool) -> tuple[Tensor, Tensor]:
     parts = 1 if uniform else d
     check(trained.shape[0] == 2 * parts, "the scalar quantiser is not trained")
@@ -166,7 +150,10 @@ def encode(x: Tensor, qtype: int, trained: Tensor) -> Tensor:
         share = torch.where(extent != 0, (x - low) / extent, 0).clamp_(0, 1).nan_to_num_(0)
         # FAISS scales 8 bits in single, fewer bits in double precision.
         return pack((share * 255 if kind.bits == 8 else share.double() * kind.levels).to(torch.int32), kind.bits)
+    if kind.turbo:
+        return turbo.Turbo.of(trained, d, kind.bits).encode(x)
     if kind.levels:
+        check(trained.shape[0] == 2 * kind.levels - 1, "the scalar quantiser is not trained")
         return pack(torch.bucketize(x, trained[kind.levels :], right=True), kind.bits)
     if qtype == QT_FP16:
         # FAISS rounds a tie up in magnitude, torch to even: one bit more decides it.
@@ -188,7 +175,10 @@ def decode(codes: Tensor, qtype: int, trained: Tensor, d: int) -> Tensor:
     if kind.ranged:
         low, extent = _low_extent(trained, d, kind.uniform)
         return (unpack(codes, d, kind.bits).float().add_(0.5).div_(kind.levels)).mul_(extent).add_(low)
+    if kind.turbo:
+        return turbo.Turbo.of(trained, d, kind.bits).decode(codes)
     if kind.levels:
+        check(trained.shape[0] == 2 * kind.levels - 1, "the scalar quantiser is not trained")
         return trained[: kind.levels][unpack(codes, d, kind.bits).long()]
     if qtype == QT_FP16:
         return codes.contiguous().view(torch.float16).float().view(-1, d)

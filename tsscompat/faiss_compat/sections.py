@@ -304,12 +304,10 @@ def _finish_sq(sq: Any, reader: Reader) -> None:
     from tsscompat.algorithms import scalar
 
     claimed = sq.code_size
-    kind = scalar.KINDS.get(sq.qtype)
-    reader.check(kind is not None, "scalar quantiser type {}", sq.qtype)
-    assert kind is not None
+    reader.check(sq.qtype in scalar.KINDS, "scalar quantiser type {}", sq.qtype)
     sq.set_derived_sizes()
     reader.check(claimed == sq.code_size, "scalar codes of {} bytes, expected {}", claimed, sq.code_size)
-    wanted = (2 if kind.uniform else 2 * sq.d) if kind.ranged else max(0, 2 * kind.levels - 1)
+    wanted = scalar.trained_size(sq.qtype, sq.d)
     reader.check(sq.trained.size() in (0, wanted), "{} trained numbers, expected {}", sq.trained.size(), wanted)
 
 
