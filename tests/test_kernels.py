@@ -47,17 +47,17 @@ def same(one, other) -> None:
 
 
 def same_neighbours(one, other, given) -> None:
-    assert_same_neighbours(one[:2], other[:2])
+    assert_same_neighbours(other[:2], one[:2])
 
 
 def same_scan(one, other, given) -> None:
-    assert_same_neighbours(one[:2], other[:2])
+    assert_same_neighbours(other[:2], one[:2])
     assert one[2][:2] == other[2][:2], "lists visited and codes scored"
 
 
 def same_within(one, other, given) -> None:
     radius = next(value for value in given if isinstance(value, float))
-    assert_same_ranges(one[:3], other[:3], radius)
+    assert_same_ranges(other[:3], one[:3], radius)
     assert one[3][:2] == other[3][:2]
 
 
@@ -77,7 +77,11 @@ COMPARERS = {
     "graph.search": same_neighbours,  # only the twin counts the distances of the way down
     "ivf.nearest_lists": same_neighbours,
     "sums.least_sums": same_sums,
-} | {name: same_within if "within" in name else same_scan for name in INPUTS if name.startswith(("ivf.scan", "ivf.within", "ivf_few"))}
+} | {
+    name: same_within if "within" in name else same_scan
+    for name in INPUTS
+    if name.startswith(("ivf.scan", "ivf.within", "ivf_few"))
+}
 
 
 @pytest.mark.parametrize("name", sorted(INPUTS))

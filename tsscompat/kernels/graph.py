@@ -106,7 +106,8 @@ def _search_block(
     cost = _costs(x, rows, begin, metric, arg)
     pool = _pooled(cost, begin, torch.isinf(cost), walk.ef)
     seen[every[:, None], begin] = True
-    found_c, found_i = _kept(cost, begin, allowed, k)
+    # As FAISS: a start that the pool has no room for is no result either.
+    found_c, found_i = _kept(pool[0], pool[1], allowed, k)
     n_costs = n_steps = 0
     active, steps = torch.ones(n, dtype=torch.bool, device=device), 0
     while True:
