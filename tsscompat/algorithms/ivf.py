@@ -283,15 +283,23 @@ class Decoded:
             blocks.append((here, part, self.decode(part.codes, chosen[which]), allowed))
         return blocks
 
+    def _best(self, x: Tensor, rows: Tensor, lists: Ragged, keys: Tensor, k: int, options: Options) -> Top:
+        """The k best of a block."""
+        allowed, limits, pairs = options.allowed, options.limits, options.pairs
+        return scan_flat(x, rows, lists, keys, k, self.metric, self.metric_arg, allowed, limits, pairs)
+
+    def _inside(self, x: Tensor, rows: Tensor, lists: Ragged, keys: Tensor, radius: float, options: Options) -> Range:
+        """All of a block within a radius."""
+        allowed, limits, pairs = options.allowed, options.limits, options.pairs
+        return within_flat(x, rows, lists, keys, radius, self.metric, self.metric_arg, allowed, limits, pairs)
+
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
         largest = is_similarity(self.metric)
         worst = torch.finfo(torch.float32).max * (-1 if largest else 1)
         best = (torch.full((x.shape[0], k), worst, device=x.device), torch.full((x.shape[0], k), -1, device=x.device))
         counted = [0, 0, 0]
         for here, part, vectors, allowed in self._blocks(keys, lists, options):
-            *found, counts = scan_flat(
-                x, vectors, part, here, k, self.metric, self.metric_arg, allowed, options.limits, options.pairs
-            )
+            *found, counts = self._best(x, vectors, part, here, k, Options(allowed, options.limits, options.pairs))
             best = combined(best, (found[0], found[1]), largest)
             counted = [a + b for a, b in zip(counted, counts)]
         return *best, (counted[0], counted[1], counted[2])
@@ -299,9 +307,7 @@ class Decoded:
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
         owners, distances, labels, counted = [], [], [], [0, 0, 0]
         for here, part, vectors, allowed in self._blocks(keys, lists, options):
-            lims, d, i, counts = within_flat(
-                x, vectors, part, here, radius, self.metric, self.metric_arg, allowed, options.limits, options.pairs
-            )
+            lims, d, i, counts = self._inside(x, vectors, part, here, radius, Options(allowed, options.limits, options.pairs))
             owners.append(torch.repeat_interleave(lims.diff()))
             distances.append(d)
             labels.append(i)

@@ -154,7 +154,8 @@ def encode(x: Tensor, qtype: int, trained: Tensor) -> Tensor:
         return turbo.Turbo.of(trained, d, kind.bits).encode(x)
     if kind.levels:
         check(trained.shape[0] == 2 * kind.levels - 1, "the scalar quantiser is not trained")
-        return pack(torch.bucketize(x, trained[kind.levels :], right=True), kind.bits)
+        # A number on a boundary goes up, but down where FAISS makes eight codes of one bit at once.
+        return pack(torch.bucketize(x, trained[kind.levels :], right=kind.bits > 1 or d % 8 > 0), kind.bits)
     if qtype == QT_FP16:
         # FAISS rounds a tie up in magnitude, torch to even: one bit more decides it.
         bits = x.contiguous().view(torch.int32)

@@ -7,6 +7,7 @@ from tsscompat.faiss_compat.computers import *
 from tsscompat.faiss_compat.direct_map import *
 from tsscompat.faiss_compat.distances import *
 from tsscompat.faiss_compat.downcast import *
+from tsscompat.faiss_compat.eden import *
 from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.factory import *
 from tsscompat.faiss_compat.flat import *

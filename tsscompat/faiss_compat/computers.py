@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.estimated import Estimated
+from tsscompat.errors import FaissError
 from tsscompat.faiss_compat.vectors import swig_ptr
 from tsscompat.kernels import flat
 
@@ -43,6 +46,24 @@ class DistanceComputer:
         """The query's distance to a code."""
         given = torch.as_tensor(code, device=self.index.device).reshape(1, -1)
         return self._between(self._query, self.index._sa_decode(given)[0])
+
+
+class EstimatedComputer(DistanceComputer):
+    """The same for codes whose distances are estimates; `entry` gives the code and the list of a number."""
+
+    def __init__(self, index: Any, codec: Estimated, entry: Callable[[int], tuple[Tensor, Any]]) -> None:
+        super().__init__(index)
+        self._codec, self._entry = codec, entry
+
+    def __call__(self, i: int) -> float:
+        return float(self._codec.between(self._query, *self._entry(i))[0])
+
+    def symmetric_dis(self, i: int, j: int) -> float:
+        raise FaissError(f"distances between two codes are not implemented for {type(self.index).__name__}")
+
+    def distance_to_code(self, code: Any) -> float:
+        given = torch.as_tensor(code, device=self.index.device).reshape(1, -1)
+        return float(self._codec.between(self._query, given, None)[0])
 
 
 FlatCodesDistanceComputer = DistanceComputer

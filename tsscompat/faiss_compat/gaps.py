@@ -19,7 +19,7 @@ GAPS: tuple[tuple[str, str], ...] = (
     ),
     (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
     (r".*RaBitQ.*", "RaBitQ comes in a later release"),
-    (r".*EDEN.*|IVFSQTurboQSearchParameters", "EDEN and TurboQuant in inverted lists come in a later release"),
+    (r"EDEN(CodeFactors|FlatCodesDistanceComputer)", "EDEN's internal structures; its indexes and codes are here"),
     (r".*Panorama", "Panorama is a layout of flat codes that comes in a later release; Flat gives the same results"),
     (
         r".*[Bb]inary(?!_f).*|.*_binary|knn_hamming|hammings_knn_\w+|(un)?pack_bitstrings|popcount\d+|real_to_binary|CodeSet",

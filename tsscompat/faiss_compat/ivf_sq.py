@@ -8,13 +8,15 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import scalar
+from tsscompat.algorithms.estimated import Coarse, Estimated
 from tsscompat.algorithms.ivf import Decoded, ListCodec, Scalar
+from tsscompat.algorithms.turbo import Turbo
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import child
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF, unchanged
-from tsscompat.faiss_compat.params import SearchParametersIVF
+from tsscompat.faiss_compat.params import IVFSQTurboQSearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.quantizers import ScalarQuantizer
 from tsscompat.kernels.ivf import Affine
 
@@ -49,6 +51,18 @@ def affine_of(sq: ScalarQuantizer, device: torch.device) -> Affine | None:
     )
     step = (extent / steps).expand(sq.d).contiguous()
     return Affine(bits, (low + 0.5 * step).contiguous(), step)
+
+
+def turbo_codec(sq: ScalarQuantizer, metric: int, params: SearchParametersIVF | None = None) -> Estimated | None:
+    """How a scalar quantizer's codes are scored, where they are TurboQuant's."""
+    if sq.qtype not in _TURBO_FULL:
+        return None
+    turbo = Turbo.of(sq.trained.tensor, sq.d, sq.bits)
+    rounding = params if isinstance(params, IVFSQTurboQSearchParameters) else IVFSQTurboQSearchParameters()
+    levels, both = (1 << rounding.qb) - 1, rounding.int_qjl
+    return Estimated(
+        lambda codes, list_nos: turbo.factors(codes), 2 * sq.d + 3, metric, asked=lambda x: turbo.asked(x, levels, both)
+    )
 
 
 class IndexIVFScalarQuantizer(IndexIVF):
@@ -107,6 +121,11 @@ class IndexIVFScalarQuantizer(IndexIVF):
         centers = self._centers() if self.by_residual and self.metric_type == METRIC_L2 else None
         trained = self.sq.trained._buffer
         held, values = (trained, centers), (trained._version, self.sq.qtype, self.metric_type, self.by_residual)
+        if self.sq.qtype == SQ.QT_0bit:
+            return Coarse(self.metric_type)
+        turbo = turbo_codec(self.sq, self.metric_type, params)
+        if turbo is not None:
+            return turbo
         if not unchanged(self._scorer, held, values):
             affine = affine_of(self.sq, self.device)
             codec = None if affine is None else Scalar(affine, self.metric_type, centers, self.by_residual)

@@ -46,6 +46,13 @@ class IVFPQSearchParameters(SearchParametersIVF):
     polysemous_ht = integer(0, "Hamming threshold of the polysemous filter (0: off)")
 
 
+class IVFSQTurboQSearchParameters(SearchParametersIVF):
+    """Parameters of a search in TurboQuant codes."""
+
+    qb = integer(0, "bits that a query is rounded to for products with codes of one bit (0: none)")
+    int_qjl = boolean(False, "its projection is rounded as well")
+
+
 class SearchParametersHNSW(SearchParameters):
     """Parameters of a search in an HNSW graph."""
 
@@ -88,6 +95,7 @@ def selector_of(params: SearchParameters | None) -> Any:
 
 __all__ = [
     "IVFPQSearchParameters",
+    "IVFSQTurboQSearchParameters",
     "IVFSearchParameters",
     "IndexRefineSearchParameters",
     "SearchParameters",

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import decoded, rows, scalar
+from tsscompat.algorithms.estimated import Coarse
 from tsscompat.algorithms.ivf import ListCodec, Product, Scalar
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import boolean, child, enum, integer
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
-from tsscompat.faiss_compat.computers import DistanceComputer
-from tsscompat.faiss_compat.ivf_sq import affine_of
+from tsscompat.faiss_compat.computers import DistanceComputer, EstimatedComputer
+from tsscompat.faiss_compat.ivf_sq import affine_of, turbo_codec
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersPQ
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.polysemous import PolysemousTraining
@@ -31,7 +32,7 @@ from tsscompat.kernels.select import merge, padded, select
 _TILE = 1 << 14
 
 
-class _Scanned(IndexFlatCodes):
+class ScannedCodes(IndexFlatCodes):
     """Codes that a scan can score without decoding them all."""
 
     _caches = ("_lists",)
@@ -76,7 +77,7 @@ class _Scanned(IndexFlatCodes):
     get_distance_computer = get_FlatCodesDistanceComputer
 
 
-class IndexScalarQuantizer(_Scanned):
+class IndexScalarQuantizer(ScannedCodes):
     """Vectors with a few bits for each number."""
 
     sq = child(ScalarQuantizer, "makes the codes")
@@ -90,14 +91,24 @@ class IndexScalarQuantizer(_Scanned):
     def _codec(self) -> ListCodec | None:
         if self.metric_type not in (L2, INNER_PRODUCT):
             return None
+        if self.sq.qtype == ScalarQuantizer.QT_0bit:
+            return Coarse(self.metric_type)
         affine = affine_of(self.sq, self.device)
-        return None if affine is None else Scalar(affine, self.metric_type)
+        return turbo_codec(self.sq, self.metric_type) if affine is None else Scalar(affine, self.metric_type)
 
     def _decoder(self, x: Tensor) -> decoded.Decoder | None:
         if not worth_decoding(x, self.sq.bits, False):
             return None
         affine = affine_of(self.sq, self.device)
         return None if affine is None else decoded.scalar(affine, self.metric_type)
+
+    def get_FlatCodesDistanceComputer(self) -> DistanceComputer:
+        codec = turbo_codec(self.sq, self.metric_type)
+        if codec is None:
+            return super().get_FlatCodesDistanceComputer()
+        return EstimatedComputer(self, codec, lambda i: (self._rows[i : i + 1], None))
+
+    get_distance_computer = get_FlatCodesDistanceComputer
 
     def _query(self, x: Tensor) -> Tensor:
         """Queries as FAISS compares them: with whole-number codes and a dimension that is a multiple of 16, as whole numbers."""
@@ -126,7 +137,7 @@ class IndexScalarQuantizer(_Scanned):
         return self.sq._decode(codes)
 
 
-class IndexPQ(_Scanned):
+class IndexPQ(ScannedCodes):
     """Product codes, searched exhaustively in one of several ways."""
 
     _caches = ("_transposed",)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tsscompat.faiss_compat.downcast import kinds
+from tsscompat.faiss_compat.eden import EDENScaleType_BIASED
 from tsscompat.faiss_compat.quantizers import ScalarQuantizer
 
 Sizes = Callable[[int, re.Match[str]], int]
@@ -98,6 +99,11 @@ def _rabitq_name(index: Any) -> str:
     return "RaBitQ" + (str(index.rabitq.nb_bits) if index.rabitq.nb_bits != 1 else "")
 
 
+def _eden_name(index: Any) -> str:
+    bits = str(index.sq.bits) if index.sq.bits != 1 else ""
+    return f"EDEN{bits}{'BIASED' if index.scale_type == EDENScaleType_BIASED else ''}"
+
+
 # How an index of a class is called; subclasses stand before their bases.
 _NAMES: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("IndexFlat", lambda i: "Flat"),
@@ -106,6 +112,7 @@ _NAMES: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("IndexIVFPQ", lambda i: f"{_coarse_name(i)},PQ{i.pq.M}x{i.pq.nbits}"),
     ("IndexIVFPQFastScan", lambda i: f"{_coarse_name(i)},PQ{i.pq.M}x{i.pq.nbits}fs"),
     ("IndexIVFRaBitQ", lambda i: f"{_coarse_name(i)},{_rabitq_name(i)}"),
+    ("IndexIVFEDEN", lambda i: f"{_coarse_name(i)},{_eden_name(i)}"),
     ("IndexPreTransform", _chain_name),
     ("IndexHNSW", lambda i: f"HNSW{get_hnsw_M(i)}"),
     ("IndexRefine", lambda i: f"{reverse_index_factory(i.base_index)},Refine({reverse_index_factory(i.refine_index)})"),
@@ -114,6 +121,7 @@ _NAMES: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("IndexLSH", lambda i: "LSH" + "r" * i.rotate_data + "t" * i.train_thresholds),
     ("IndexScalarQuantizer", lambda i: _sq_name(i.sq.qtype)),
     ("IndexRaBitQ", _rabitq_name),
+    ("IndexEDEN", _eden_name),
     ("IndexIDMap2", lambda i: f"IDMap2,{reverse_index_factory(i.index)}"),
     ("IndexIDMap", lambda i: f"IDMap,{reverse_index_factory(i.index)}"),
 )
