@@ -120,12 +120,42 @@ def least_sums(draw):
     return values.sort(dim=2).values, draw(st.integers(1, width**parts))
 
 
+def swapping(draw, n: int):
+    """How to try swaps of n numbers: words, temperature, decay, where to begin, whether in one bit."""
+    return torch.randint(0, 1 << 32, (draw(st.integers(0, 60)), 3)), 0.7, 0.9, maybe(draw, torch.randperm(n)), draw(st.booleans())
+
+
 def anneal(draw):
     n = one_of(draw, 2, 4, 16)
     seed(draw)
     points = torch.randn(n, 3)
     wanted = (points[:, None] - points[None]).square().sum(-1).double()
-    return wanted, (-wanted).exp(), torch.randint(0, 1 << 32, (draw(st.integers(0, 60)), 3)), 0.7, 0.9
+    return wanted, (-wanted).exp(), *swapping(draw, n)
+
+
+def anneal_order(draw):
+    n = one_of(draw, 2, 4, 16)
+    seed(draw)
+    return torch.rand(n, n, n), *swapping(draw, n)
+
+
+def order_gains(draw):
+    n, queries, points = one_of(draw, 1, 4, 16), one_of(draw, 0, 1, 9), one_of(draw, 1, 2, 30)
+    seed(draw)
+    return torch.randint(0, n, (queries,)), torch.randint(0, n, (points,)), torch.rand(queries, points).argsort(1), n
+
+
+def anneal_order(draw):
+    n = one_of(draw, 2, 4, 8)
+    seed(draw)
+    return torch.rand(n, n, n), torch.randint(0, 1 << 32, (draw(st.integers(0, 30)), 3)), 0.7, 0.9, torch.randperm(n), draw(st.booleans())
+
+
+def order_gains(draw):
+    n, queries, points = one_of(draw, 2, 4, 8), draw(st.integers(0, 5)), draw(st.integers(0, 20))
+    seed(draw)
+    order = torch.rand(queries, points).argsort(1)
+    return torch.randint(0, n, (queries,)), torch.randint(0, n, (points,)), order, n
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------------------
@@ -404,6 +434,10 @@ def walk(draw):
 INPUTS = {
     "adsampling.improve": improve,
     "annealing.anneal": anneal,
+    "annealing.anneal_order": anneal_order,
+    "annealing.order_gains": order_gains,
+    "annealing.anneal_order": anneal_order,
+    "annealing.order_gains": order_gains,
     "bits.pack": pack,
     "bits.unpack": unpack,
     "coded.affine_rows": affine_rows,
