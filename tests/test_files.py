@@ -216,8 +216,8 @@ def test_transforms_quantizers_and_lists_have_files_of_their_own():
     for name, part in parts.items():
         writer = oracle.VectorIOWriter()
         getattr(oracle, f"write_{name}")(part, writer)
-        theirs = oracle.vector_to_array(writer.data)
+        written = oracle.vector_to_array(writer.data)
         reader, again = tsscompat.VectorIOReader(), tsscompat.VectorIOWriter()
-        tsscompat.copy_array_to_vector(theirs, reader.data)
+        tsscompat.copy_array_to_vector(written, reader.data)
         getattr(tsscompat, f"write_{name}")(getattr(tsscompat, f"read_{name}")(reader), again)
-        np.testing.assert_array_equal(tsscompat.vector_to_array(again.data), theirs, err_msg=name)
+        np.testing.assert_array_equal(tsscompat.vector_to_array(again.data), written, err_msg=name)

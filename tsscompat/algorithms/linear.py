@@ -17,10 +17,15 @@ def subsampled(x: Tensor, most: int) -> Tensor:
     return x if x.shape[0] <= most else x[rand_perm(x.shape[0], SUBSAMPLE_SEED)[:most].to(x.device)]
 
 
+def to_unit(x: Tensor) -> Tensor:
+    """What each row is multiplied by to have norm 1, (n, 1); 1 for rows of zeros."""
+    squares = torch.linalg.vecdot(x, x)[:, None]
+    return torch.where(squares > 0, 1 / squares.sqrt(), 1.0)
+
+
 def normalised(x: Tensor) -> Tensor:
     """Rows of norm 1; rows of zeros stay."""
-    squares = torch.linalg.vecdot(x, x)[:, None]
-    return torch.where(squares > 0, x / squares.sqrt(), x)
+    return x * to_unit(x)
 
 
 def orthonormal(seed: int, n_rows: int, d: int) -> Tensor:

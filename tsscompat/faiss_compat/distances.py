@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.linear import to_unit
 from tsscompat.arrays import Array, as_tensor
 from tsscompat.devices import default_device
 from tsscompat.errors import check, expect
@@ -68,8 +69,7 @@ def normalize_L2(x: Array) -> None:
         if not x.flags.writeable:
             raise ValueError("array is read-only")
         tensor = torch.from_numpy(x)
-    norms = torch.linalg.vector_norm(tensor, dim=1, keepdim=True)
-    tensor.mul_(torch.where(norms > 0, 1 / norms, 1.0))
+    tensor.mul_(to_unit(tensor))
 
 
 def fvec_renorm_L2(d: int, nx: int, x: Any) -> None:

@@ -200,18 +200,20 @@ def _open(file: Any, mode: str) -> Any:
 
 def _read_from(source: Any, work: Callable[[Reader], Any], io_flags: int = 0, device: Any = None) -> Any:
     """Run `work` on a reader over whatever was given, and put what it read on a device."""
+    # Mapping and reading only are permissions: lists are read into memory, and can be written to.
+    io_flags &= ~(IO_FLAG_MMAP if io_flags & IO_FLAG_MMAP == IO_FLAG_MMAP else 0)
     known = (
         IO_FLAG_SKIP_PRECOMPUTE_TABLE | IO_FLAG_READ_ONLY | IO_FLAG_PQ_SKIP_SDC_TABLE | IO_FLAG_MMAP_IFC | IO_FLAG_ONDISK_SAME_DIR
     )
     check(io_flags & ~known == 0, "reading with io_flags {:#x} is not supported", io_flags)
     opened = None
     if isinstance(source, IOReader):
-        reader = Reader(source._source())
+        reader = Reader(source._source(), source.name or type(source).__name__)
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        reader = Reader(MemorySource(memoryview(source).cast("B")))
+        reader = Reader(MemorySource(memoryview(source).cast("B")), "the bytes given")
     elif isinstance(source, (str, os.PathLike)):
         opened = _open(source, "rb")
-        reader = Reader(FileSource(opened, os.fstat(opened.fileno()).st_size))
+        reader = Reader(FileSource(opened, os.fstat(opened.fileno()).st_size), os.fspath(source))
     else:
         reader = Reader(CallbackSource(_open(source, "rb").read))
     reader.skip_precompute = bool(io_flags & IO_FLAG_SKIP_PRECOMPUTE_TABLE)  # type: ignore[attr-defined]
@@ -287,9 +289,9 @@ def _write_all(file: Any, data: memoryview) -> None:
 # ---- FAISS's functions ---------------------------------------------------------------------------------------------------------------
 
 
-def write_index(index: Index, fname: Any, io_flags: int = 0) -> None:
+def write_index(index: Index | None, fname: Any, io_flags: int = 0) -> None:
     """Write an index to a file name, a file object or an IOWriter."""
-    check(isinstance(index, Index), "expected an index, got {}", type(index).__name__)
+    check(index is None or isinstance(index, Index), "expected an index, got {}", type(index).__name__)
 
     def work(writer: Writer) -> None:
         writer.skip_storage = bool(io_flags & IO_FLAG_SKIP_STORAGE)  # type: ignore[attr-defined]

@@ -104,8 +104,8 @@ def bytes_of(tensor: Tensor) -> memoryview:
 class Reader:
     """A cursor over a source that knows where it is and what it is reading."""
 
-    def __init__(self, source: Source, max_depth: int = 64) -> None:
-        self.source, self.at, self.max_depth = source, 0, max_depth
+    def __init__(self, source: Source, name: str = "the file", max_depth: int = 64) -> None:
+        self.source, self.name, self.at, self.max_depth = source, name, 0, max_depth
         self.trail: list[str] = []
 
     @contextmanager
@@ -119,7 +119,7 @@ class Reader:
 
     def error(self, message: str) -> FormatError:
         """A FormatError that says where."""
-        return FormatError(f"{message}, at byte {self.at} in {' > '.join(self.trail) or 'the file'}")
+        return FormatError(f"{message}, at byte {self.at} in {' > '.join([self.name, *self.trail])}")
 
     def check(self, condition: object, message: str, *args: object) -> None:
         """Raise a FormatError unless the condition holds."""
