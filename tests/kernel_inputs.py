@@ -145,17 +145,12 @@ def order_gains(draw):
     return torch.randint(0, n, (queries,)), torch.randint(0, n, (points,)), torch.rand(queries, points).argsort(1), n
 
 
-def anneal_order(draw):
-    n = one_of(draw, 2, 4, 8)
+def cuts(draw):
+    n = draw(st.integers(1, 40))
     seed(draw)
-    return torch.rand(n, n, n), torch.randint(0, 1 << 32, (draw(st.integers(0, 30)), 3)), 0.7, 0.9, torch.randperm(n), draw(st.booleans())
-
-
-def order_gains(draw):
-    n, queries, points = one_of(draw, 2, 4, 8), draw(st.integers(0, 5)), draw(st.integers(0, 20))
-    seed(draw)
-    order = torch.rand(queries, points).argsort(1)
-    return torch.randint(0, n, (queries,)), torch.randint(0, n, (points,)), order, n
+    x = torch.randn(n, dtype=torch.float64).sort().values
+    total, squares = (torch.cat([torch.zeros(1, dtype=torch.float64), y.cumsum(0)]) for y in (x, x * x))
+    return total, squares, draw(st.integers(1, n))
 
 
 # -- bytes ------------------------------------------------------------------------------------------------------------------------
@@ -436,8 +431,6 @@ INPUTS = {
     "annealing.anneal": anneal,
     "annealing.anneal_order": anneal_order,
     "annealing.order_gains": order_gains,
-    "annealing.anneal_order": anneal_order,
-    "annealing.order_gains": order_gains,
     "bits.pack": pack,
     "bits.unpack": unpack,
     "coded.affine_rows": affine_rows,
@@ -450,6 +443,7 @@ INPUTS = {
     "graph.search": walk,
     "hamming.hamming": hamming,
     "hashes.byte_hashes": byte_hashes,
+    "intervals.cuts": cuts,
     "ivf.nearest_lists": nearest_lists,
     "ivf.scan_affine": scan_affine,
     "ivf.scan_flat": scan_flat,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tsscompat.algorithms.random import MersenneTwister64, RandomGenerator, SplitMix64RandomGenerator, rand_perm
 from tsscompat.errors import check
+from tsscompat.kernels.intervals import cuts
 from tsscompat.kernels.segments import segment_sums
 
 RANDOM, KMEANS_PLUS_PLUS, AFK_MC2 = 0, 1, 2
@@ -154,50 +155,21 @@ def imbalance(owner: Tensor, k: int) -> float:
 
 
 def kmeans_1d(values: Tensor, k: int) -> tuple[Tensor, float]:
-    """The k numbers with the least sum of squared distances to sorted data, and the imbalance of their clusters."""
-    x = values.double().sort().values
-    n = x.shape[0]
+    """The k numbers with the least sum of squared distances to data, and the imbalance of their clusters (0 for as many as data)."""
+    n = values.shape[0]
     check(n >= k, "{} points are fewer than {} centroids", n, k)
-    total = torch.cat([torch.zeros(1, dtype=torch.float64), x.cumsum(0)])
-    squares = torch.cat([torch.zeros(1, dtype=torch.float64), (x * x).cumsum(0)])
+    if n == k:
+        return values.clone(), 0.0
+    # Around the mean, so that sums of squares keep their digits.
+    mean = values.double().mean()
+    x = values.double().sort().values - mean
+    total, squares = (torch.nn.functional.pad(y.cumsum(0), (1, 0)) for y in (x, x * x))
 
-    def cost(start: Tensor, stop: Tensor) -> Tensor:
-        """Squared distances of points start:stop to their mean."""
-        count = (stop - start).clamp(min=1)
-        part = total[stop] - total[start]
-        return (squares[stop] - squares[start] - part * part / count).clamp(min=0)
-
-    ends = torch.arange(n + 1)
-    best = cost(torch.zeros_like(ends), ends)
-    cuts = [torch.zeros(n + 1, dtype=torch.int64)]
-    for _ in range(1, k):
-        best, cut = _divide(best, cost, n)
-        cuts.append(cut)
-    centroids, sizes, stop = torch.empty(k), [], n
-    for j in range(k - 1, -1, -1):
-        start = int(cuts[j][stop])
-        count = stop - start
-        centroids[j] = (total[stop] - total[start]) / count if count else (x[min(start, n - 1)])
-        sizes.append(count)
-        stop = start
-    shares = torch.tensor(sizes, dtype=torch.float64) / n
-    return centroids, float(shares.square().sum() * k)
-
-
-def _divide(best: Tensor, cost: object, n: int) -> tuple[Tensor, Tensor]:
-    """One more cluster: for each end the best place to cut, by divide and conquer over the ends, a level at a time."""
-    new, cut = torch.full((n + 1,), float("inf"), dtype=torch.float64), torch.zeros(n + 1, dtype=torch.int64)
-    spans = [(0, n, 0, n)]
-    while spans:
-        following = []
-        for low, high, first, last in spans:
-            if low > high:
-                continue
-            middle = (low + high) // 2
-            starts = torch.arange(first, min(last, middle) + 1)
-            values = best[starts] + cost(starts, torch.full_like(starts, middle))  # type: ignore[operator]
-            at = int(values.argmin())
-            new[middle], cut[middle] = values[at], starts[at]
-            following += [(low, middle - 1, first, int(starts[at])), (middle + 1, high, int(starts[at]), last)]
-        spans = following
-    return new, cut
+    places = cuts(total, squares, k)
+    bounds = [n]
+    for place in reversed(places):
+        bounds.append(int(place[bounds[-1]]))
+    edges = torch.tensor(bounds[::-1], device=x.device)
+    sizes = edges.diff()
+    means = torch.where(sizes > 0, (total[edges[1:]] - total[edges[:-1]]) / sizes.clamp(min=1), x[edges[:-1].clamp(max=n - 1)])
+    return (means + mean).float(), float((sizes.double() / n).square().sum() * k)

@@ -274,7 +274,7 @@ class Clustering1D(Clustering):
         data = rows(x, 1, self.device).tensor
         self._warn(data.shape[0])
         data = self._sampled(data, None, self.k)[0]
-        centroids, imbalance = kmeans.kmeans_1d(data[:, 0].cpu(), self.k)
+        centroids, imbalance = kmeans.kmeans_1d(data[:, 0], self.k)
         self.centroids.tensor = centroids
         self.iteration_stats.push_back(ClusteringIterationStats(imbalance=imbalance))
 
