@@ -18,7 +18,10 @@ FACTORS = 8
 def encode(residuals: Tensor, qtype: int, trained: Tensor, scale_type: int) -> Tensor:
     """Codes of vectors, less their centers."""
     d = residuals.shape[1]
-    squares = torch.linalg.vecdot(residuals, residuals)
+    squares = residuals.new_zeros(residuals.shape[0])
+    # One number after the other: the sum is stored.
+    for column in residuals.t().contiguous():
+        squares += column * column
     empty = squares <= torch.finfo(torch.float32).eps
     unit = residuals * torch.tensor(d, dtype=torch.float32).sqrt() * (1 / squares.sqrt())[:, None]
     codes = scalar.encode(unit, qtype, trained)
@@ -38,7 +41,7 @@ def encode(residuals: Tensor, qtype: int, trained: Tensor, scale_type: int) -> T
 def _parts(codes: Tensor, qtype: int, trained: Tensor, d: int) -> tuple[Tensor, Tensor]:
     """Decoded residuals and their squares for distances."""
     body = codes.shape[1] - FACTORS
-    norms, scale = codes[:, body:].contiguous().view(torch.float32).unbind(1)
+    norms, scale = codes[:, body:].clone(memory_format=torch.contiguous_format).view(torch.float32).unbind(1)
     return scalar.decode(codes[:, :body].contiguous(), qtype, trained, d) * scale[:, None], norms
 
 

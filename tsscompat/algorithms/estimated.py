@@ -25,10 +25,11 @@ class Estimated(Decoded):
     """Codes scored by products of their factors with a query's.
 
     `decode` gives factors (n, d) and a last column; `asked` the factors of queries and a number for each. The inner product is that of
-    the factors; the squared distance is that of the factors plus the two numbers.
+    the factors; the squared distance is that of the factors plus the two numbers, and with `clamped` at least 0.
     """
 
     asked: Callable[[Tensor], tuple[Tensor, Tensor]] = _plain
+    clamped: bool = False
 
     def _lifted(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries and rows whose plain distances are the estimates, but for what has to be added for each query."""
@@ -47,7 +48,13 @@ class Estimated(Decoded):
         distances, labels, counts = scan_flat(
             queries, known, lists, keys, k, self.metric, 0.0, options.allowed, options.limits, options.pairs
         )
-        return distances + torch.where(labels >= 0, more[:, None], 0), labels, counts
+        distances = distances + torch.where(labels >= 0, more[:, None], 0)
+        if not self.clamped or self.metric == INNER_PRODUCT:
+            return distances, labels, counts
+        # What became 0 is tied, and ties go by label.
+        labels, order = labels.sort(dim=1, stable=True)
+        distances, order = distances.clamp(min=0).gather(1, order).sort(dim=1, stable=True)
+        return distances, labels.gather(1, order), counts
 
     def _inside(self, x: Tensor, rows: Tensor, lists: Ragged, keys: Tensor, radius: float, options: Options) -> Range:
         queries, known, more = self._lifted(x, rows)
@@ -62,6 +69,7 @@ class Estimated(Decoded):
         )
         owner = torch.repeat_interleave(lims.diff())
         distances = distances + more[owner]
+        distances = distances.clamp(min=0) if self.clamped else distances
         inside = distances < radius
         lims = torch.cat([lims.new_zeros(1), torch.cumsum(torch.bincount(owner[inside], minlength=x.shape[0]), 0)])
         return lims, distances[inside], labels[inside], (counts[0], counts[1], int(lims[-1]))
@@ -72,7 +80,8 @@ class Estimated(Decoded):
         known = rows[:, :-1]
         if self.metric == INNER_PRODUCT:
             return known @ queries[0]
-        return (known - queries).square().sum(1) + rows[:, -1] + own
+        distances = (known - queries).square().sum(1) + rows[:, -1] + own
+        return distances.clamp(min=0) if self.clamped else distances
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ class Turbo:
             indexes += unpack(codes[:, p * size : (p + 1) * size], self.d, 1).long() << p
         end = self.bits * size
         signs = unpack(codes[:, end - size : end], self.d, 1).float() * 2 - 1
-        norms, gammas = codes[:, end : end + 8].contiguous().view(torch.float32).unbind(1)
+        norms, gammas = codes[:, end : end + 8].clone(memory_format=torch.contiguous_format).view(torch.float32).unbind(1)
         sizes = (math.sqrt(math.pi / 2) / self.d * gammas.double()).float()
         return self.values[indexes] * _inverse_root(self.d), signs, norms, sizes
 

@@ -64,7 +64,10 @@ class IndexEDEN(_Eden, ScannedCodes):
             self.is_trained = False
 
     def _train(self, x: Tensor) -> None:
-        self.center.tensor = x.mean(0) if x.shape[0] else torch.zeros(self.d, device=self.device)
+        total = torch.zeros(self.d, device=self.device)
+        # Row after row, as FAISS adds them: the sum is stored, and every code depends on it.
+        total.index_add_(0, torch.zeros(x.shape[0], dtype=torch.int64, device=self.device), x)
+        self.center.tensor = total / max(1, x.shape[0])
         self.is_trained = True
 
     def _sa_encode(self, x: Tensor) -> Tensor:
@@ -77,7 +80,7 @@ class IndexEDEN(_Eden, ScannedCodes):
 
     def _codec(self) -> Estimated:
         center = self.center.tensor
-        return Estimated(lambda codes, list_nos: self._factors(codes, center), self.d, self.metric_type)
+        return Estimated(lambda codes, list_nos: self._factors(codes, center), self.d, self.metric_type, clamped=True)
 
     def _decoder(self, x: Tensor) -> decoded.Decoder | None:
         return None
@@ -122,14 +125,17 @@ class IndexIVFEDEN(_Eden, IndexIVF):
         return self._uncoded(codes, self._coarse()._reconstruct(list_nos))
 
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
-        return Estimated(self._around_centroids, self.d, self.metric_type)
+        return self._scorer()
+
+    def _scorer(self) -> Estimated:
+        return Estimated(self._around_centroids, self.d, self.metric_type, clamped=True)
 
     def _around_centroids(self, codes: Tensor, list_nos: Tensor) -> Tensor:
         return self._factors(codes, self._coarse()._reconstruct(list_nos))
 
     def get_distance_computer(self) -> EstimatedComputer:
         """Distances to single vectors, for a query set on it; takes a direct map."""
-        return EstimatedComputer(self, Estimated(self._around_centroids, self.d, self.metric_type), self._entry)
+        return EstimatedComputer(self, self._scorer(), self._entry)
 
     def _entry(self, i: int) -> tuple[Tensor, Tensor]:
         place = self.direct_map._get(torch.tensor([i], device=self.device))

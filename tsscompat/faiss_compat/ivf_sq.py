@@ -31,7 +31,7 @@ _RANGED = {
 }
 _DIRECT = {SQ.QT_8bit_direct: 0.0, SQ.QT_8bit_direct_signed: -128.0}
 _FLOATS = {SQ.QT_fp16: 16, SQ.QT_bf16: 17}
-_TURBO_FULL = range(SQ.QT_2bit_tq, SQ.QT_5bit_tq + 1)
+TURBO_FULL = range(SQ.QT_2bit_tq, SQ.QT_5bit_tq + 1)
 
 
 def affine_of(sq: ScalarQuantizer, device: torch.device) -> Affine | None:
@@ -55,7 +55,7 @@ def affine_of(sq: ScalarQuantizer, device: torch.device) -> Affine | None:
 
 def turbo_codec(sq: ScalarQuantizer, metric: int, params: SearchParametersIVF | None = None) -> Estimated | None:
     """How a scalar quantizer's codes are scored, where they are TurboQuant's."""
-    if sq.qtype not in _TURBO_FULL:
+    if sq.qtype not in TURBO_FULL:
         return None
     turbo = Turbo.of(sq.trained.tensor, sq.d, sq.bits)
     rounding = params if isinstance(params, IVFSQTurboQSearchParameters) else IVFSQTurboQSearchParameters()
@@ -90,7 +90,7 @@ class IndexIVFScalarQuantizer(IndexIVF):
         if self.invlists is not None:
             self.invlists.code_size = self.code_size
         self.is_trained = qtype == SQ.QT_0bit
-        if qtype == SQ.QT_0bit or qtype in _TURBO_FULL:
+        if qtype == SQ.QT_0bit or qtype in TURBO_FULL:
             self.by_residual = False
 
     def _train_encoder(self, x: Tensor, assign: Tensor | None) -> None:

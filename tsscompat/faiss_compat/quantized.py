@@ -16,7 +16,7 @@ from tsscompat.faiss_compat.attributes import boolean, child, enum, integer
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer, EstimatedComputer
-from tsscompat.faiss_compat.ivf_sq import affine_of, turbo_codec
+from tsscompat.faiss_compat.ivf_sq import TURBO_FULL, affine_of, turbo_codec
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersPQ
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.polysemous import PolysemousTraining
@@ -124,6 +124,9 @@ class IndexScalarQuantizer(ScannedCodes):
         return super()._search(self._query(x), k, params)
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        if self.sq.qtype == ScalarQuantizer.QT_0bit or self.sq.qtype in TURBO_FULL:
+            # FAISS decodes for this, where a search goes by estimates.
+            return IndexFlatCodes._range_search(self, x, radius, params)
         return super()._range_search(self._query(x), radius, params)
 
     def _train(self, x: Tensor) -> None:
