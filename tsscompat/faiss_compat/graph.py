@@ -165,14 +165,21 @@ class HNSW(Stated):
 
     def _arrays(self) -> Graph:
         """The graph as the kernels take it; the same record as long as nothing changes."""
-        held = (self.levels._buffer, self.offsets._buffer, self.neighbors._buffer, self.cum_nneighbor_per_level._buffer)
-        stamp = (*map(id, held), self.levels._n, self.neighbors._n, self.entry_point, self.max_level)
+        levels, offsets, neighbors, ends = self.levels, self.offsets, self.neighbors, self.cum_nneighbor_per_level
+        stamp = (levels._n, neighbors._n, self.entry_point, self.max_level)
         kept = self.__dict__["_graph"]
-        if kept is None or kept[0] != stamp:
-            begin, ends = self.offsets.tensor.view(torch.int64), self.cum_nneighbor_per_level.tensor
-            graph = Graph(self.levels.tensor, begin, self.neighbors.tensor, ends, self.entry_point, self.max_level)
-            kept = self._graph = (stamp, graph, held)
-        arrays: Graph = kept[1]
+        if (
+            kept is None
+            or kept[0] != stamp
+            or kept[1] is not levels._buffer
+            or kept[2] is not offsets._buffer
+            or kept[3] is not neighbors._buffer
+            or kept[4] is not ends._buffer
+        ):
+            begin = offsets.tensor.view(torch.int64)
+            graph = Graph(levels.tensor, begin, neighbors.tensor, ends.tensor, self.entry_point, self.max_level)
+            kept = self._graph = stamp, levels._buffer, offsets._buffer, neighbors._buffer, ends._buffer, graph
+        arrays: Graph = kept[5]
         return arrays
 
 

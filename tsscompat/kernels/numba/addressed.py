@@ -30,6 +30,17 @@ def address(typingctx: Any, array: Any) -> Any:
 
 
 @intrinsic
+def pointer(typingctx: Any, place: Any, dtype: Any) -> Any:
+    """An address as a pointer to items of a type, of which `carray` makes an array."""
+    kind = types.CPointer(dtype.dtype)
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64, dtype), codegen
+
+
+@intrinsic
 def prefetch_at(typingctx: Any, place: Any) -> Any:
     """Ask for the cache line at an address."""
 

@@ -151,7 +151,21 @@ def _link(
                     pass
                 begin = offsets[source] + begins
                 _edge(
-                    rows, neighbors, begin, begin + width, size, source, target, metric, arg, fill, nodes, costs, found, kept, passed
+                    rows,
+                    neighbors,
+                    begin,
+                    begin + width,
+                    size,
+                    source,
+                    target,
+                    metric,
+                    arg,
+                    fill,
+                    nodes,
+                    costs,
+                    found,
+                    kept,
+                    passed,
                 )
                 unlock(locks, source)
 
