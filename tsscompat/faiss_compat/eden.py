@@ -64,10 +64,10 @@ class IndexEDEN(_Eden, ScannedCodes):
             self.is_trained = False
 
     def _train(self, x: Tensor) -> None:
-        total = torch.zeros(self.d, device=self.device)
+        total = torch.zeros(1, self.d, device=self.device)
         # Row after row, as FAISS adds them: the sum is stored, and every code depends on it.
         total.index_add_(0, torch.zeros(x.shape[0], dtype=torch.int64, device=self.device), x)
-        self.center.tensor = total / max(1, x.shape[0])
+        self.center.tensor = total[0] / max(1, x.shape[0])
         self.is_trained = True
 
     def _sa_encode(self, x: Tensor) -> Tensor:
