@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms.random import RandomGenerator
+from tsscompat.kernels.permute import swaps
 
 # FAISS shuffles the nodes of a level with a generator of its own.
 _ORDER_SEED = 789
@@ -29,16 +30,15 @@ def probabilities(m: int) -> tuple[list[float], list[int]]:
 
 def draw_levels(n: int, chances: list[float], rng: RandomGenerator) -> Tensor:
     """The level of each of n nodes, the bottom being 0."""
-    levels = []
-    for _ in range(n):
-        f, drawn = rng.rand_float(), len(chances) - 1
-        for level, chance in enumerate(chances):
-            if f < chance:
-                drawn = level
-                break
-            f -= chance
-        levels.append(drawn)
-    return torch.tensor(levels, dtype=torch.int32)
+    words = torch.from_numpy(rng.raw(n).astype("int64"))
+    left = words.float().double() / 4294967296.0
+    levels = torch.full((n,), len(chances) - 1, dtype=torch.int32)
+    drawing = torch.ones(n, dtype=torch.bool)
+    for level, chance in enumerate(chances):
+        levels[drawing & (left < chance)] = level
+        drawing &= left >= chance
+        left -= chance
+    return levels
 
 
 def insertion_order(levels: Tensor, first: int, lowest: int) -> tuple[Tensor, Tensor]:
@@ -46,10 +46,9 @@ def insertion_order(levels: Tensor, first: int, lowest: int) -> tuple[Tensor, Te
     new = levels[first:].long() - 1
     rng, parts, ends = RandomGenerator(_ORDER_SEED), [torch.empty(0, dtype=torch.int64)], [0]
     for level in range(int(new.max()) if new.numel() else -1, lowest - 1, -1):
-        nodes = ((new == level).nonzero()[:, 0] + first).tolist()
-        for j in range(len(nodes)):
-            other = j + rng.rand_int(len(nodes) - j)
-            nodes[j], nodes[other] = nodes[other], nodes[j]
-        parts.append(torch.tensor(nodes, dtype=torch.int64))
-        ends.append(ends[-1] + len(nodes))
+        nodes = (new == level).nonzero()[:, 0] + first
+        n = nodes.shape[0]
+        words = torch.from_numpy(rng.raw(n).astype("int64"))
+        parts.append(nodes[swaps(words % torch.arange(n, 0, -1))])
+        ends.append(ends[-1] + n)
     return torch.cat(parts), torch.tensor(ends)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import carray
+from numba import carray  # type: ignore[attr-defined]
 from torch import Tensor
 
 from tsscompat.kernels.graph import Graph, Walk
@@ -197,8 +197,10 @@ def search(
     nq, rows = x.shape[0], rows.contiguous()
     costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
     kept = graph.kept.get("plan")
-    fits = kept is not None and kept[0] is rows and kept[1] is walk and kept[2] == metric
-    plan = kept[3] if fits else _plan(rows, graph, walk, metric)
+    if kept is not None and kept[0] is rows and kept[1] is walk and kept[2] == metric:
+        plan = kept[3]
+    else:
+        plan = _plan(rows, graph, walk, metric)
     queries, n = x.contiguous().numpy(), rows.shape[0]
     given = _NO_STARTS if starts is None else starts.to(torch.int64).contiguous().numpy()
     mask = _NO_MASK if allowed is None else allowed.contiguous().numpy()
