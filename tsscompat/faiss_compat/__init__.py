@@ -27,6 +27,7 @@ from tsscompat.faiss_compat.ivf_coarse import *
 from tsscompat.faiss_compat.ivf_flat import *
 from tsscompat.faiss_compat.ivf_independent import *
 from tsscompat.faiss_compat.ivf_pq import *
+from tsscompat.faiss_compat.ivf_scanner import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.kmeans import *

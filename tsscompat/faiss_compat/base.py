@@ -7,7 +7,7 @@ FaissError, as FAISS's base class throws.
 
 from __future__ import annotations
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -223,6 +223,10 @@ class Index(PointerMethods, Stated):
         batch = rows(xs, self.d, self.device)
         wanted = ids_in(keys, batch.tensor.shape[0], self.device)
         return batch.give_back(batch.tensor - self._reconstruct(wanted), residuals)
+
+    def get_distance_computer(self) -> Any:
+        """Distances to single vectors, for a query set on it."""
+        self._refuse("get_distance_computer")
 
     def display(self) -> None:
         """Print what the index is."""

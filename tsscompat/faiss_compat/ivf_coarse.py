@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.errors import check
+from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import Declared, Stated, boolean, child, size_t
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
@@ -59,7 +59,7 @@ class Level1Quantizer(Stated):
         self._train_q1(behind(x, n, self._coarse().d), verbose, metric_type)
 
     def _coarse(self) -> Any:
-        check(self.quantizer is not None, "IVF quantizer must not be null")
+        check(self.quantizer is not None, "there is no coarse quantizer")
         return self.quantizer
 
     def _train_q1(self, x: Tensor, verbose: bool, metric_type: int) -> None:
@@ -67,10 +67,10 @@ class Level1Quantizer(Stated):
         quantizer, how = self._coarse(), int(self.quantizer_trains_alone)
         if quantizer.is_trained and quantizer.ntotal == self.nlist:
             if verbose:
-                print("IVF quantizer does not need training.")
+                print("coarse quantizer: trained already")
             return
         if verbose:
-            print(f"Training level-1 quantizer on {x.shape[0]} vectors in {quantizer.d}D")
+            print(f"coarse quantizer: training on {x.shape[0]} vectors of dimension {quantizer.d}")
         if how == 1:
             quantizer.verbose = verbose
             quantizer._train(x)
@@ -140,6 +140,12 @@ class IndexIVFInterface(Level1Quantizer):
 
     nprobe = size_t(1, "lists visited for each query")
     max_codes = size_t(0, "codes visited for each query at most (0: no limit)")
+
+    def search_preassigned(self, *args: Any, **kwargs: Any) -> Any:
+        raise FaissError(f"search_preassigned is not implemented for {type(self).__name__}")
+
+    def range_search_preassigned(self, *args: Any, **kwargs: Any) -> Any:
+        raise FaissError(f"range_search_preassigned is not implemented for {type(self).__name__}")
 
 
 __all__ = ["IndexIVFInterface", "Level1Quantizer"]

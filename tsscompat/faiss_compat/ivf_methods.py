@@ -10,8 +10,10 @@ from tsscompat.algorithms import ragged
 from tsscompat.arrays import Array, matrix, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.base import lims_out
+from tsscompat.faiss_compat.codes import CodePacker, CodePackerFlat
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.invlists import InvertedLists
+from tsscompat.faiss_compat.ivf_scanner import InvertedListScanner
 from tsscompat.faiss_compat.params import SearchParameters
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray
@@ -19,6 +21,16 @@ from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray
 
 class IVFMethods:
     """What FAISS's users call on an IndexIVF."""
+
+    def get_InvertedListScanner(
+        self: Any, store_pairs: bool = False, sel: IDSelector | None = None, params: SearchParameters | None = None
+    ) -> InvertedListScanner:
+        """Something to walk the lists with by hand."""
+        return InvertedListScanner(self, store_pairs, sel)
+
+    def get_CodePacker(self: Any) -> CodePacker:
+        """What lays out the codes of a list: one after the other."""
+        return CodePackerFlat(self.code_size)
 
     # -- searches with the caller's lists ---------------------------------------------------------------------------------------------
 

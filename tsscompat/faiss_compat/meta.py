@@ -337,4 +337,7 @@ class IndexShardsIVF(IndexShards, Level1Quantizer):
         return self._gathered(k, ask)
 
 
-__all__ = ["IndexReplicas", "IndexShards", "IndexShardsIVF", "ThreadedIndex"]
+# FAISS's older name.
+IndexProxy = IndexReplicas
+
+__all__ = ["IndexProxy", "IndexReplicas", "IndexShards", "IndexShardsIVF", "ThreadedIndex"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -10,8 +11,10 @@ from tsscompat.arrays import Array, rows
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import boolean, child, vector
 from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersPreTransform
+from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.vectors import ObjectVector
 
@@ -22,6 +25,17 @@ def _inner(params: SearchParameters | None) -> SearchParameters | None:
         return params
     inner: SearchParameters | None = params.index_params
     return inner
+
+
+class _Transformed(DistanceComputer):
+    """Distances within an index whose queries come before the transforms."""
+
+    def __init__(self, index: Any, d: int, apply: Callable[[Tensor], Tensor]) -> None:
+        super().__init__(index)
+        self._d, self._apply = d, apply
+
+    def set_query(self, x: Any) -> None:
+        self._query = self._apply(behind(x, 1, self._d).to(self.index.device))[0]
 
 
 class IndexPreTransform(Index):
@@ -106,6 +120,10 @@ class IndexPreTransform(Index):
     def _search_and_reconstruct(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         distances, labels, vectors = self.index._search_and_reconstruct(self._apply(x), k, _inner(params))
         return distances, labels, self._back(vectors.view(-1, self.index.d)).view(*labels.shape, self.d)
+
+    def get_distance_computer(self) -> DistanceComputer:
+        """Distances to single vectors, for a query set on it."""
+        return _Transformed(self.index, self.d, self._apply)
 
     def _reset(self) -> None:
         self.index._reset()
