@@ -10,14 +10,18 @@ from torch import Tensor
 
 from tsscompat.algorithms.estimated import Estimated
 from tsscompat.errors import FaissError
+from tsscompat.faiss_compat.attributes import Stated, child
 from tsscompat.faiss_compat.vectors import swig_ptr
 from tsscompat.kernels import flat
 
 
-class DistanceComputer:
+class DistanceComputer(Stated):
     """The distance of a query, set beforehand, to the vectors of an index, by number; computed on reconstructed vectors."""
 
+    index = child(None, "the index whose vectors they are")
+
     def __init__(self, index: Any) -> None:
+        super().__init__()
         self.index = index
         self._query = torch.zeros(index.d)
 

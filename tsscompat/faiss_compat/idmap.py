@@ -75,7 +75,7 @@ class IndexIDMap(Index):
     def _below(self, params: SearchParameters | None) -> SearchParameters | None:
         """Parameters for the index underneath: a selector of ids becomes one of its numbers."""
         sel = selector_of(params)
-        if params is None or sel is None:
+        if params is None or sel is None or isinstance(sel, IDSelectorTranslated):
             return params
         return with_selector(params, IDSelectorTranslated(self.id_map.tensor, sel))
 
