@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
+
 from tsscompat import interrupts
 
 
@@ -47,6 +49,9 @@ def _forget_pool() -> None:
     global _pool, _pool_size, _lock
     _pool, _pool_size, _lock = None, 0, threading.Lock()
     _inside.value = False
+    # The threads of torch's OpenMP stayed in the parent, and GNU's waits for them for ever; one thread does not ask for them.
+    if torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 if hasattr(os, "register_at_fork"):
