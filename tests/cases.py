@@ -22,6 +22,12 @@ def clusters(n: int, seed: int, d: int = D) -> np.ndarray:
     return (centres[rng.integers(20, size=n)] + rng.standard_normal((n, d))).astype(np.float32)
 
 
+def directions(n: int, seed: int, d: int = D) -> np.ndarray:
+    """Vectors of norm 1."""
+    x = clusters(n, seed, d)
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
+
+
 def positive(n: int, seed: int, d: int = D) -> np.ndarray:
     """Vectors in [0, 1]: histograms, for the metrics that want them."""
     x = np.abs(clusters(n, seed, d))
@@ -147,6 +153,9 @@ ROWS: list[Row] = [
     row("IVF8,SQ4", tune=ALL_LISTS, **IVF),
     row("IVF8,SQ6-IP", "IVF8,SQ6", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **IVF),
     row("IVF8,SQfp16", tune=ALL_LISTS, **IVF),
+    row("IVF8,SQtq4", tune=ALL_LISTS, symmetric=False, **IVF),
+    row("IVF8,SQ0", tune=ALL_LISTS, **IVF),
+    row("IVF8,EDEN4BIASED", tune=ALL_LISTS, **IVF),
     row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
     row("IVF8(SQ8),Flat", tune=ALL_LISTS, **IVF),
     row("IMI2x4,Flat", tune="nprobe = 64", exhaustive=False, **IVF),
@@ -169,6 +178,10 @@ ROWS: list[Row] = [
     row("SQ6", lacks=CODES),
     row("SQfp16", lacks=CODES),
     row("SQbf16", lacks=CODES),
+    row("SQtqmse4", data=directions, lacks=CODES),
+    row("SQtq4", lacks=CODES, symmetric=False, two_stage=True),
+    row("SQtq2-IP", "SQtq2", metric="METRIC_INNER_PRODUCT", lacks=CODES),
+    row("EDEN2", lacks=CODES, symmetric=False),
     # -- graphs
     row("HNSW8,Flat", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row("HNSW8,Flat-IP", "HNSW8,Flat", metric="METRIC_INNER_PRODUCT", lacks=GRAPH, exhaustive=False, params=hnsw_params),

@@ -86,7 +86,8 @@ class IndexScalarQuantizer(ScannedCodes):
         super().__init__(0, d, metric)
         self.sq = ScalarQuantizer(d, qtype)
         self.code_size = self.sq.code_size
-        self.is_trained = not (scalar.kind_of(qtype).ranged or scalar.kind_of(qtype).levels)
+        kind = scalar.kind_of(qtype)
+        self.is_trained = kind.bits > 0 and not (kind.ranged or kind.levels)
 
     def _codec(self) -> ListCodec | None:
         if self.metric_type not in (L2, INNER_PRODUCT):
