@@ -1,6 +1,6 @@
 """Keeping the best of what comes in pieces: heap arrays, ResultHeap, merged answers, kmin and kmax.
 
-A heap array here is kept in order, best first, at all times; `reorder` has nothing left to do.
+What is added here leaves a heap in order, best first; but others may write it too, as a scan of lists does, worst first.
 """
 
 from __future__ import annotations
@@ -66,13 +66,19 @@ class HeapArray(Stated):
         self._take(behind(subset, nsubset), behind(vin, nsubset, nj), _ids(id_in, nsubset, nj, id_stride))
 
     def reorder(self) -> None:
-        """Bring the heaps in order, best first."""
+        """Bring the heaps in order, best first; ties go up in id, or down where the largest are kept."""
+        values, ids = self._tables()
+        by_id = torch.sort(ids, dim=1, descending=self._largest, stable=True).indices
+        values.copy_(values.gather(1, by_id))
+        ids.copy_(ids.gather(1, by_id))
+        self._take(slice(0, self.nh), values[:, :0], ids[:, :0])
 
     def per_line_extrema(self, vals_out: Any, idx_out: Any) -> None:
         """The worst value kept by each heap, and its id."""
         values, ids = self._tables()
-        behind(vals_out, self.nh).copy_(values[:, -1])
-        behind(idx_out, self.nh).copy_(ids[:, -1])
+        worst, at = values.min(1) if self._largest else values.max(1)
+        behind(vals_out, self.nh).copy_(worst)
+        behind(idx_out, self.nh).copy_(ids.gather(1, at[:, None])[:, 0])
 
 
 def _ids(pointer: Any, n: int, nj: int, stride: int) -> Tensor:
