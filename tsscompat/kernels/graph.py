@@ -168,8 +168,8 @@ def build(
 ) -> tuple[int, int]:
     """Link the nodes in `order` into the graph's lists, in place; gives the entry point and the top level afterwards.
 
-    `groups` (as offsets into `order`) are nodes of one level, highest first; a twin may link those of a group side by side. A list that
-    is full is chosen anew and leaves that share of its places free; `keep_full` fills lists of nodes that are on the bottom level only.
+    `groups` (as offsets into `order`) are nodes of one level, highest first; a twin may link those of a group side by side. A full list
+    is chosen anew and leaves that share of its places free; with `keep_full` those of the bottom level are filled up instead.
     """
     entry, top = graph.entry, graph.top
     for node in order.tolist():
@@ -187,7 +187,7 @@ def build(
 def _link(
     rows: Tensor, graph: Graph, node: int, level: int, ef: int, metric: int, arg: float, keep_full: bool, headroom: float = 0.0
 ) -> None:
-    x, fill, sizes = rows[node][None], keep_full and level == 0, list_sizes(graph.ends, headroom).tolist()
+    x, sizes = rows[node][None], list_sizes(graph.ends, headroom).tolist()
     current = graph.entry
     cost = float(_costs(x, rows, torch.tensor([[current]]), metric, arg)[0, 0])
     for upper in range(graph.top, level, -1):
@@ -201,11 +201,13 @@ def _link(
         found = _candidates(x, rows, graph, current, cost, at_level, ef, metric, arg)
         current, cost = found[0][1], found[0][0]
         width = int(graph.ends[at_level + 1] - graph.ends[at_level])
+        fill = keep_full and at_level == 0
+        size = width if fill else sizes[at_level]
         chosen = shrink(found, rows, width, metric, arg, fill)
         for _, other in reversed(chosen):
-            _add_edge(rows, graph, node, other, at_level, sizes[at_level], metric, arg, fill)
+            _add_edge(rows, graph, node, other, at_level, size, metric, arg, fill)
         for _, other in reversed(chosen):
-            _add_edge(rows, graph, other, node, at_level, sizes[at_level], metric, arg, fill)
+            _add_edge(rows, graph, other, node, at_level, size, metric, arg, fill)
 
 
 def _candidates(

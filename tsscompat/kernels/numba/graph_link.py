@@ -132,12 +132,12 @@ def _link(
     for o in range(start, end):
         new = order[o]
         level = levels[new] - 1
-        fill = keep_full and level == 0
         node, cost = entry, between(rows, new, entry, metric, arg)
         for upper in range(top, level, -1):
             node, cost, _, _ = greedy(rows, new, rows, offsets, neighbors, ends, node, cost, upper, metric, arg, nodes, costs)
         for here in range(min(level, top), -1, -1):
-            begins, width, size = ends[here], ends[here + 1] - ends[here], sizes[here]
+            begins, width, fill = ends[here], ends[here + 1] - ends[here], keep_full and here == 0
+            size = width if fill else sizes[here]
             n = _near(
                 rows, new, offsets, neighbors, begins, begins + width, metric, arg, visited, turn, pool, node, cost, nodes, costs
             )
