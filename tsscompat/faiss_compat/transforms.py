@@ -169,10 +169,11 @@ class HadamardRotation(VectorTransform):
         return out.mul_(1.0 / (self.d_out * self.d_out**0.5))
 
     def _reverse(self, x: Tensor) -> Tensor:
+        check(self.d_in == self.d_out, "reverse transform takes a dimension that is a power of 2, got {}", self.d_in)
         scale = 1.0 / (self.d_out * self.d_out**0.5)
         for held in (self.signs3, self.signs2, self.signs1):
             x = linear.walsh_hadamard(x) * held.tensor
-        return (x * scale)[:, : self.d_in]
+        return x * scale
 
 
 class PCAMatrix(LinearTransform):
