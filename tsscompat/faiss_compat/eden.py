@@ -55,9 +55,7 @@ class IndexEDEN(_Eden, ScannedCodes):
     scale_type = enum(int, EDENScaleType_UNBIASED, "one of EDENScaleType_*")
     center = vector(Float32Vector, "mean of the training vectors")
 
-    def __init__(
-        self, d: int = 0, metric: int = METRIC_L2, nb_bits: int = 1, scale_type: int = EDENScaleType_UNBIASED
-    ) -> None:
+    def __init__(self, d: int = 0, metric: int = METRIC_L2, nb_bits: int = 1, scale_type: int = EDENScaleType_UNBIASED) -> None:
         super().__init__(0, d, metric)
         if d:
             self._set_up(nb_bits, scale_type)
