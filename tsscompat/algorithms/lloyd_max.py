@@ -158,7 +158,8 @@ def _between(values: Tensor) -> Tensor:
 def _start(bits: int) -> Tensor:
     """The boundaries of cells of equal mass."""
     half = 1 << (bits - 1)
-    return 2**0.5 * torch.special.erfinv(torch.arange(half, dtype=torch.float64) / half)
+    edges: Tensor = 2**0.5 * torch.special.erfinv(torch.arange(half, dtype=torch.float64) / half)
+    return edges
 
 
 def _iterated(bits: int, steps: int) -> Tensor:
