@@ -460,7 +460,7 @@ class IndexHNSWCagra(IndexHNSW):
     """A graph whose bottom level may have been made elsewhere; walks of it begin at random nodes."""
 
     base_level_only = boolean(False, "there is only the bottom level")
-    num_base_level_search_entrypoints = integer(32, "random nodes of which walks begin at the best")
+    num_base_level_search_entrypoints = integer(256, "random nodes of which walks begin at the best")
     numeric_type_ = integer(enums.Float32)
 
     def __init__(self, d: int = 0, M: int = 32, metric: int = enums.METRIC_L2, numeric_type: int = enums.Float32) -> None:

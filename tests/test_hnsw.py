@@ -1,0 +1,252 @@
+"""HNSW against FAISS: the levels it draws, the walks on one graph, the graphs that both build."""
+
+from __future__ import annotations
+
+import functools
+
+import faiss
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tsscompat
+
+L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
+N = 1500
+
+
+@functools.cache
+def vectors(n: int, d: int, seed: int) -> np.ndarray:
+    """Points near a plane of six dimensions, so that neighbours are near."""
+    plane = np.random.default_rng(0).standard_normal((6, d), dtype=np.float32)
+    drawn = np.random.default_rng(seed)
+    return drawn.standard_normal((n, 6), dtype=np.float32) @ plane + 0.2 * drawn.standard_normal((n, d), dtype=np.float32)
+
+
+def ours(index):
+    return tsscompat.deserialize_index(faiss.serialize_index(index))
+
+
+def theirs(index):
+    return faiss.deserialize_index(tsscompat.serialize_index(index))
+
+
+@functools.cache
+def pair(d: int, m: int, metric: int):
+    """FAISS's index, and ours read from its file."""
+    index = faiss.IndexHNSWFlat(d, m, metric)
+    index.add(vectors(N, d, 1))
+    return index, ours(index)
+
+
+def same(one, other, nearly: float = 1.0) -> None:
+    """Distances and ids of two answers; ids may differ where sums are rounded in another order."""
+    np.testing.assert_allclose(one[0], other[0], rtol=1e-4, atol=1e-4)
+    assert (one[1] == other[1]).mean() >= nearly
+
+
+def recall(index, x, queries, metric) -> float:
+    _, truth = faiss.knn(queries, x, 10, metric)
+    _, found = index.search(queries, 10)
+    return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found, truth)]))
+
+
+# -- one graph --------------------------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from([(16, 8), (13, 8), (37, 4)]),
+    st.sampled_from([L2, IP]),
+    st.sampled_from([1, 2, 9, 40]),
+    st.sampled_from([1, 10, 60]),
+    st.sampled_from([1, 16, 50, 200]),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_same_graph_gives_the_same_answers(shape, metric, nq, k, ef, relative, bounded, selected):
+    index, read = pair(*shape, metric)
+    queries = vectors(100, shape[0], 2)[:nq]
+    answers = []
+    for module, searched in ((faiss, index), (tsscompat, read)):
+        # FAISS forgets the selector where its queue is not bounded.
+        chosen = {"sel": module.IDSelectorRange(100, 900)} if selected and bounded else {}
+        params = module.SearchParametersHNSW(efSearch=ef, check_relative_distance=relative, bounded_queue=bounded, **chosen)
+        answers.append(searched.search(queries, k, params=params))
+    same(*answers, nearly=0.995)
+
+
+@given(st.sampled_from([L2, IP]), st.sampled_from([1, 16, 100]), st.floats(0.2, 3.0), st.booleans())
+def test_the_same_graph_gives_the_same_ranges(metric, ef, part, selected):
+    index, read = pair(16, 8, metric)
+    queries = vectors(100, 16, 2)[:20]
+    radius = float(np.median(index.search(queries, 10)[0])) * part
+    answers = []
+    for module, searched in ((faiss, index), (tsscompat, read)):
+        chosen = {"sel": module.IDSelectorRange(100, 900)} if selected else {}
+        answers.append(searched.range_search(queries, radius, params=module.SearchParametersHNSW(efSearch=ef, **chosen)))
+    (lims, distances, labels), (our_lims, our_distances, our_labels) = answers
+    assert lims.tolist() == our_lims.tolist()
+    for a, b in zip(lims[:-1].astype(int), lims[1:].astype(int)):
+        assert set(labels[a:b]) == set(our_labels[a:b])
+        np.testing.assert_allclose(np.sort(distances[a:b]), np.sort(our_distances[a:b]), rtol=1e-4, atol=1e-4)
+
+
+def test_a_selector_is_heeded_whatever_the_queue():
+    read = pair(16, 8, L2)[1]
+    params = tsscompat.SearchParametersHNSW(efSearch=64, bounded_queue=False, sel=tsscompat.IDSelectorRange(100, 900))
+    labels = read.search(vectors(100, 16, 2), 5, params=params)[1]
+    assert ((labels >= 100) & (labels < 900)).all()
+
+
+@pytest.mark.parametrize("metric", [faiss.METRIC_L1, faiss.METRIC_Linf, faiss.METRIC_Canberra, faiss.METRIC_Jaccard])
+def test_other_metrics(metric):
+    x = np.abs(vectors(600, 16, 3))
+    index = faiss.IndexHNSWFlat(16, 8, metric)
+    index.add(x)
+    queries = np.abs(vectors(40, 16, 4))
+    same(index.search(queries, 10), ours(index).search(queries, 10), nearly=0.99)
+
+
+def test_a_query_alone_is_answered_as_among_others():
+    read = pair(16, 8, L2)[1]
+    queries = vectors(100, 16, 2)
+    together = read.search(queries, 10)
+    for i in range(0, 100, 7):
+        alone = read.search(queries[i : i + 1], 10)
+        assert alone[1].tolist() == together[1][i : i + 1].tolist() and (alone[0] == together[0][i : i + 1]).all()
+
+
+def test_marks_come_round():
+    """Nodes are marked with one byte: more walks than a byte counts give what the first gave."""
+    read, queries = pair(16, 8, L2)[1], vectors(100, 16, 2)[:1]
+    first = read.search(queries, 10)[1].tolist()
+    assert all(read.search(queries, 10)[1].tolist() == first for _ in range(600))
+
+
+def test_efsearch_of_the_index_is_used():
+    index, read = pair(16, 8, L2)
+    queries = vectors(100, 16, 2)
+    try:
+        for ef in (1, 5, 120):
+            index.hnsw.efSearch = read.hnsw.efSearch = ef
+            same(index.search(queries, 10), read.search(queries, 10), nearly=0.995)
+    finally:
+        index.hnsw.efSearch = read.hnsw.efSearch = 16
+
+
+def test_walks_are_counted_as_faiss_counts_them():
+    index, read = pair(16, 8, L2)
+    for module, searched in ((faiss, index), (tsscompat, read)):
+        module.cvar.hnsw_stats.reset()
+        searched.search(vectors(100, 16, 2), 10)
+    assert tsscompat.cvar.hnsw_stats.n1 == 100
+    assert abs(tsscompat.cvar.hnsw_stats.nhops / faiss.cvar.hnsw_stats.nhops - 1) < 0.3
+
+
+def test_vectors_that_are_no_numbers():
+    """NaN is never an answer, nor does it hide others."""
+    x = vectors(400, 16, 5).copy()
+    x[::40] = np.nan
+    index = tsscompat.IndexHNSWFlat(16, 16)
+    index.add(x)
+    distances, labels = index.search(vectors(30, 16, 6), 10)
+    assert not np.isnan(distances).any() and not np.isin(labels, np.arange(0, 400, 40)).any()
+    known = np.flatnonzero(~np.isnan(x).any(1))
+    truth = known[faiss.knn(vectors(30, 16, 6), x[known], 10)[1]]
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(labels, truth)]) > 0.8
+    asked = np.full((2, 16), np.nan, dtype=np.float32)
+    assert (index.search(asked, 3)[1] == -1).all()
+
+
+# -- building ---------------------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(2, 40), st.lists(st.integers(1, 300), min_size=1, max_size=3))
+def test_levels_are_faiss_s(m, counts):
+    index, made = faiss.IndexHNSWFlat(4, m), tsscompat.IndexHNSWFlat(4, m)
+    for i, n in enumerate(counts):
+        x = vectors(n, 4, i)
+        index.add(x)
+        made.add(x)
+    assert faiss.vector_to_array(index.hnsw.levels).tolist() == np.asarray(made.hnsw.levels).tolist()
+    assert faiss.vector_to_array(index.hnsw.offsets).tolist() == np.asarray(made.hnsw.offsets).tolist()
+    assert index.hnsw.max_level == made.hnsw.max_level
+    ends = faiss.vector_to_array(index.hnsw.cum_nneighbor_per_level)
+    assert ends.tolist() == np.asarray(made.hnsw.cum_nneighbor_per_level).tolist()
+
+
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize("fill", [False, True])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_our_graph_is_as_good(metric, fill, steps):
+    x, queries = vectors(4000, 24, 7), vectors(300, 24, 8)
+    made = []
+    for module in (faiss, tsscompat):
+        index = module.IndexHNSWFlat(24, 8, metric)
+        index.keep_max_size_level0 = fill
+        for part in np.array_split(x, steps):
+            index.add(part)
+        made.append(index)
+    found, wanted = recall(made[1], x, queries, metric), recall(made[0], x, queries, metric)
+    assert found > wanted - 0.02
+
+
+@given(st.sampled_from([L2, IP]), st.sampled_from([5, 60, 700]), st.sampled_from([3, 16, 20]))
+def test_faiss_searches_our_graph(metric, n, d):
+    index = tsscompat.IndexHNSWFlat(d, 8, metric)
+    index.add(vectors(n, d, 9))
+    queries = vectors(30, d, 10)
+    same(theirs(index).search(queries, 10), index.search(queries, 10), nearly=0.99)
+
+
+def test_lists_hold_neighbours_once():
+    made = tsscompat.IndexHNSWFlat(24, 6)
+    made.add(vectors(3000, 24, 7))
+    neighbors, offsets = np.asarray(made.hnsw.neighbors), np.asarray(made.hnsw.offsets).astype(int)
+    for node in range(3000):
+        bottom = neighbors[offsets[node] : offsets[node] + 12]
+        used = bottom[bottom >= 0]
+        assert len(set(used)) == len(used) and node not in used and (bottom[len(used) :] == -1).all()
+
+
+def test_a_full_list_is_chosen_anew_with_room_left():
+    lists = []
+    for headroom in (0.0, 0.5):
+        made = tsscompat.IndexHNSWFlat(24, 6)
+        made.hnsw.prune_headroom = headroom
+        made.add(vectors(3000, 24, 7))
+        lists.append((np.asarray(made.hnsw.neighbors) >= 0).sum())
+    assert lists[1] < lists[0]
+
+
+# -- kinds ------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("key", ["HNSW8,SQ8", "HNSW8,PQ4np", "HNSW8,16+PQ4"])
+def test_coded_storage_is_searched_as_faiss_searches_it(key):
+    x, queries = vectors(1200, 16, 11), vectors(40, 16, 12)
+    index = tsscompat.index_factory(16, key)
+    index.train(x)
+    index.add(x)
+    same(theirs(index).search(queries, 5), index.search(queries, 5), nearly=0.9)
+
+
+def test_cagra():
+    x, queries = vectors(1200, 16, 11), vectors(40, 16, 12)
+    index, made = (module.IndexHNSWCagra(16, 8) for module in (faiss, tsscompat))
+    index.add(x)
+    made.add(x)
+    read = ours(index)
+    assert (
+        type(read).__name__ == "IndexHNSWCagra"
+        and read.num_base_level_search_entrypoints == made.num_base_level_search_entrypoints == 256
+    )
+    same(index.search(queries, 5), read.search(queries, 5), nearly=0.99)
+    assert recall(made, x, queries, L2) > recall(index, x, queries, L2) - 0.05
+    made.base_level_only = True
+    assert recall(made, x, queries, L2) > 0.6
+    with pytest.raises(RuntimeError):
+        made.add(x)
