@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsscompat.algorithms.ivf import Options, Scorer
 from tsscompat.kernels.ivf import Range, Top, scan_tables, within_tables
-from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.ivf_lists import Ragged, row_numbers
 
 # Rows of a list: short enough for a single query's lists to be dealt out to threads evenly.
 _RUN = 4096
@@ -41,25 +41,24 @@ def as_lists(codes: Tensor) -> Ragged:
     return Ragged(codes, torch.empty(n, dtype=torch.int64, device=device), offsets, sizes)
 
 
-def _keys(nq: int, lists: Ragged) -> Tensor:
-    return torch.arange(lists.nlist, device=lists.offsets.device).expand(nq, -1).contiguous()
-
-
-def _row_numbers(labels: Tensor) -> Tensor:
-    return torch.where(labels >= 0, (labels >> 32) * _RUN + (labels & 0xFFFFFFFF), -1)
+def _probes(nq: int, lists: Ragged) -> tuple[Tensor, Tensor]:
+    """Every list for every query, and coarse distances of 0; kept for a single query, where making them takes longer than the search."""
+    made: tuple[Tensor, Tensor] | None = lists.kept.get("probes") if nq == 1 else None
+    if made is None:
+        keys = torch.arange(lists.nlist, device=lists.offsets.device).expand(nq, -1).contiguous()
+        made = keys, torch.zeros(keys.shape, device=keys.device)
+        if nq == 1:
+            lists.kept["probes"] = made
+    return made
 
 
 def top(codec: Scorer, x: Tensor, lists: Ragged, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
     """The k best rows for each query."""
-    keys = _keys(x.shape[0], lists)
-    distances, labels, _ = codec.top(x, keys, torch.zeros(keys.shape, device=x.device), lists, k, Options(allowed, None, True))
-    return distances, _row_numbers(labels)
+    distances, labels, _ = codec.top(x, *_probes(x.shape[0], lists), lists, k, Options(allowed, None, True))
+    return distances, row_numbers(labels, _RUN)
 
 
 def within(codec: Scorer, x: Tensor, lists: Ragged, radius: float, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """All rows within a radius of each query."""
-    keys = _keys(x.shape[0], lists)
-    lims, distances, labels, _ = codec.within(
-        x, keys, torch.zeros(keys.shape, device=x.device), lists, radius, Options(allowed, None, True)
-    )
-    return lims, distances, _row_numbers(labels)
+    lims, distances, labels, _ = codec.within(x, *_probes(x.shape[0], lists), lists, radius, Options(allowed, None, True))
+    return lims, distances, row_numbers(labels, _RUN)

@@ -25,6 +25,7 @@ from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels import bits
 from tsscompat.kernels.coded import worth_decoding
 from tsscompat.kernels.hamming import hamming
+from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, pairwise
 from tsscompat.kernels.select import merge, padded, select
@@ -80,6 +81,8 @@ class ScannedCodes(IndexFlatCodes):
 class IndexScalarQuantizer(ScannedCodes):
     """Vectors with a few bits for each number."""
 
+    _caches = ("_affine",)
+
     sq = child(ScalarQuantizer, "makes the codes")
 
     def __init__(self, d: int = 0, qtype: int = ScalarQuantizer.QT_8bit, metric: int = enums.METRIC_L2) -> None:
@@ -94,13 +97,23 @@ class IndexScalarQuantizer(ScannedCodes):
             return None
         if self.sq.qtype == ScalarQuantizer.QT_0bit:
             return Coarse(self.metric_type)
-        affine = affine_of(self.sq, self.device)
+        affine = self._line()
         return turbo_codec(self.sq, self.metric_type) if affine is None else Scalar(affine, self.metric_type)
+
+    def _line(self) -> Affine | None:
+        """affine_of this quantizer, kept while what it was trained to stays the same."""
+        trained = self.sq.trained.tensor
+        stamp = (trained.data_ptr(), trained._version, self.sq.qtype)
+        kept = self.__dict__["_affine"]
+        if kept is None or kept[0] != stamp:
+            kept = self._affine = stamp, affine_of(self.sq, self.device)
+        line: Affine | None = kept[1]
+        return line
 
     def _decoder(self, x: Tensor) -> decoded.Decoder | None:
         if not worth_decoding(x, self.sq.bits, False):
             return None
-        affine = affine_of(self.sq, self.device)
+        affine = self._line()
         return None if affine is None else decoded.scalar(affine, self.metric_type)
 
     def get_FlatCodesDistanceComputer(self) -> DistanceComputer:

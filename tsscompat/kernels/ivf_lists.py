@@ -68,3 +68,9 @@ def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: 
     places.fill_(-1)
     places[kept] = place
     return int(list_nos.shape[0])
+
+
+@accelerated
+def row_numbers(labels: Tensor, width: int) -> Tensor:
+    """Labels of (list << 32 | position) as positions among all rows, where every list but the last has `width` rows; -1 stays."""
+    return torch.where(labels >= 0, (labels >> 32) * width + (labels & 0xFFFFFFFF), -1)

@@ -19,6 +19,7 @@ from tsscompat.kernels.metrics import FORMULAS, INNER_PRODUCT, L2, is_similarity
 from tsscompat.kernels.numba import ivf_affine, ivf_flat, ivf_tables
 from tsscompat.kernels.numba.ivf_heap import merge
 from tsscompat.kernels.numba.ivf_lists import views
+from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 Array = np.ndarray[Any, Any]
@@ -172,17 +173,26 @@ def within_flat(
     return _within(ivf_flat.by_query, head, keys.numpy(), rest, work(keys.shape[1], offsets, ids, x.shape[1] * 0.3))
 
 
-def _paired(tables: Tensor) -> Tensor:
-    """Tables of 4-bit parts as tables of bytes: the sums of two neighbours, for every pair of codes."""
+@jit
+def _pair(tables, out):  # type: ignore[no-untyped-def]
     n, m, _ = tables.shape
-    if m % 2:
-        tables = torch.cat([tables, tables.new_zeros(n, 1, 16)], 1)
-    return (tables[:, 1::2, :, None] + tables[:, 0::2, None, :]).flatten(1)
+    for q in range(n):
+        for p in range(out.shape[1]):
+            for high in range(16):
+                for low in range(16):
+                    out[q, p, 16 * high + low] = (tables[q, 2 * p + 1, high] if 2 * p + 1 < m else np.float32(0)) + tables[q, 2 * p, low]
+
+
+def _paired(tables: Tensor) -> Array:
+    """Tables of 4-bit parts as tables of bytes: the sums of two neighbours, for every pair of codes."""
+    out = np.empty((tables.shape[0], (tables.shape[1] + 1) // 2, 256), F32)
+    _pair(tables.numpy(), out)
+    return out.reshape(out.shape[0], -1)
 
 
 def _tables(tables: Tensor, base: Tensor, terms: Tensor | None, nbits: int, lists: Ragged) -> Head:
     codes, ids, offsets, sizes = views(lists)
-    flat = (_paired(tables) if nbits == 4 else tables.flatten(1)).numpy()
+    flat = _paired(tables) if nbits == 4 else tables.flatten(1).numpy()
     extra = NO_FLOATS if terms is None else terms.numpy()
     return flat, base.numpy(), extra, tables.shape[1], 8 if nbits == 4 else nbits, codes, ids, offsets, sizes
 

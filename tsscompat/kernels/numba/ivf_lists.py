@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tsscompat.kernels.ivf_lists import Ragged
@@ -89,3 +90,16 @@ def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: 
         return _append(*arena, room, tail.numpy(), where, *new)
     run_blocks(lambda first, last: _append_part(*arena, where, *new, first, last), lists.nlist, 16)
     return where.shape[0]
+
+
+@jit
+def _row_numbers(labels, width, out):  # type: ignore[no-untyped-def]
+    for i in range(labels.shape[0]):
+        label = labels[i]
+        out[i] = (label >> 32) * width + (label & 0xFFFFFFFF) if label >= 0 else -1
+
+
+def row_numbers(labels: Tensor, width: int) -> Tensor:
+    out = torch.empty_like(labels, memory_format=torch.contiguous_format)
+    _row_numbers(labels.reshape(-1).numpy(), width, out.view(-1).numpy())
+    return out
