@@ -369,6 +369,12 @@ def few_product(draw):
     return *given, torch.randn(1, D, 256), 8, not residual, -2.0, shift, terms, lists, 9, one_of(draw, *BOTH)
 
 
+def row_numbers(draw):
+    seed(draw)
+    labels = torch.randint(0, 3, (one_of(draw, 0, 1, 4), 3)) << 32 | torch.randint(0, 50, (1, 3))
+    return torch.where(torch.rand(labels.shape) < 0.3, -1, labels), 50
+
+
 def append(draw):
     seed(draw)
     lists, n = ragged(3), one_of(draw, 0, 1, 4)
@@ -456,6 +462,7 @@ INPUTS = {
     "ivf_few.few_flat": few_flat,
     "ivf_few.few_product": few_product,
     "ivf_lists.append": append,
+    "ivf_lists.row_numbers": row_numbers,
     "ivf_terms.list_scores": list_scores,
     "ivf_terms.product_terms": product_terms,
     "ivf_terms.query_tables": query_tables,

@@ -180,7 +180,9 @@ def _pair(tables, out):  # type: ignore[no-untyped-def]
         for p in range(out.shape[1]):
             for high in range(16):
                 for low in range(16):
-                    out[q, p, 16 * high + low] = (tables[q, 2 * p + 1, high] if 2 * p + 1 < m else np.float32(0)) + tables[q, 2 * p, low]
+                    out[q, p, 16 * high + low] = (tables[q, 2 * p + 1, high] if 2 * p + 1 < m else np.float32(0)) + tables[
+                        q, 2 * p, low
+                    ]
 
 
 def _paired(tables: Tensor) -> Array:

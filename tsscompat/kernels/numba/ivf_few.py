@@ -45,11 +45,16 @@ def _few(
     scan: Callable[..., Any],
     head: Any,
     k: int,
-    per_query: float,
+    arena: tuple[Any, Any, Any],
+    row_ns: float,
     before: Callable[..., Any] | None = None,
 ) -> Any:
-    """Search and scan for all queries; head() gives the scan's first arguments, given the coarse distances; `before` fills tables."""
-    nq = x.shape[0]
+    """Search and scan for all queries; head() gives the scan's first arguments, given the coarse distances; `before` fills tables.
+
+    `arena` are the ids, offsets and sizes of the lists, `row_ns` about what a row costs.
+    """
+    ids, offsets, sizes = arena
+    nq, per_query = x.shape[0], work(nprobe, offsets, ids, row_ns)
     coarse, keys = np.empty((nq, nprobe), F32), np.empty((nq, nprobe), I64)
     rest = (ip, NO_BOUND, NO_MASK, NO_LIMITS, False)
     given = head(coarse)
@@ -59,6 +64,9 @@ def _few(
         spent = perf_counter() - started
         if before is not None:
             before(0, nq)
+        if nq == 1:
+            # Near the data lists are longer than on average: what is really there decides whether a second thread helps.
+            per_query = float(sizes[keys[0]].sum()) * row_ns
         return *top(scan, given, keys, rest, k, per_query), spent
     costs, labels, hits = np.empty((nq, k), F32), np.empty((nq, k), I64), np.empty(nq, I64)
     done: list[Any] = []
@@ -82,8 +90,8 @@ def few_flat(x: Tensor, centers: Tensor, nprobe: int, rows: Tensor, lists: Ragge
     _, ids, offsets, sizes = views(lists)
     queries = x.numpy()
     given = (queries, metric, NO_ARGUMENT, rows.numpy(), ids, offsets, sizes)
-    per_query = work(nprobe, offsets, ids, queries.shape[1] * 0.3)
-    return _few(queries, centers.numpy(), nprobe, metric == INNER_PRODUCT, ivf_flat.by_query, lambda coarse: given, k, per_query)
+    arena, ip, row_ns = (ids, offsets, sizes), metric == INNER_PRODUCT, queries.shape[1] * 0.3
+    return _few(queries, centers.numpy(), nprobe, ip, ivf_flat.by_query, lambda coarse: given, k, arena, row_ns)
 
 
 def few_affine(
@@ -93,12 +101,12 @@ def few_affine(
     queries, table, ip = x.numpy(), centers.numpy(), metric == INNER_PRODUCT
     start = (queries, affine.bits, *steps(affine), table if residual and not ip else NO_TABLE)
     end = (codes, codes.view(np.uint16) if affine.bits >= 16 else NO_HALVES, ids, offsets, sizes)
-    per_query = work(nprobe, offsets, ids, queries.shape[1] * 0.15)
+    arena, row_ns = (ids, offsets, sizes), queries.shape[1] * 0.15
 
     def head(coarse: Any) -> Any:
         return *start, coarse if residual and ip else NO_TABLE, *end
 
-    return _few(queries, table, nprobe, ip, ivf_affine.by_query, head, k, per_query)
+    return _few(queries, table, nprobe, ip, ivf_affine.by_query, head, k, arena, row_ns)
 
 
 def few_product(
@@ -131,5 +139,5 @@ def few_product(
     def before(a: int, b: int) -> None:
         fill_tables(queries, parts, middle, products, factor, tables, a, b)
 
-    per_query = work(nprobe, offsets, ids, m * 0.6)
-    return _few(queries, centers.numpy(), nprobe, ip, ivf_tables.by_query, head, k, per_query, before)
+    arena, row_ns = (ids, offsets, sizes), m * 3.0
+    return _few(queries, centers.numpy(), nprobe, ip, ivf_tables.by_query, head, k, arena, row_ns, before)

