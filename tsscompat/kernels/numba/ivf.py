@@ -189,7 +189,7 @@ def _paired(tables: Tensor) -> Array:
     """Tables of 4-bit parts as tables of bytes: the sums of two neighbours, for every pair of codes."""
     out = np.empty((tables.shape[0], (tables.shape[1] + 1) // 2, 256), F32)
     _pair(tables.numpy(), out)
-    return out.reshape(out.shape[0], -1)
+    return out.reshape(out.shape[0], 256 * out.shape[1])
 
 
 def _tables(tables: Tensor, base: Tensor, terms: Tensor | None, nbits: int, lists: Ragged) -> Head:
