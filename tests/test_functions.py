@@ -299,9 +299,9 @@ def test_threads_and_versions(faiss):
 
 
 def test_a_timeout_stops_training(faiss):
-    x = positive(3000, 32, 0)
-    kmeans = faiss.Clustering(32, 500)
+    x = positive(20_000, 64, 0)
+    kmeans = faiss.Clustering(64, 2000)
     kmeans.niter = 1_000_000
-    with pytest.raises(RuntimeError), faiss.TimeoutGuard(0.2):
-        kmeans.train(x, faiss.IndexFlatL2(32))
+    with pytest.raises(RuntimeError), faiss.TimeoutGuard(0.01):
+        kmeans.train(x, faiss.IndexFlatL2(64))
     faiss.knn(x[:2], x, 3)

@@ -52,14 +52,14 @@ def test_import_loads_nothing_heavy(tmp_path):
 
 
 def test_import_adds_little_to_torch(tmp_path):
-    """By the interpreter's own count of what each module cost, torch and numpy aside, the best of three."""
+    """By processor time, torch and numpy aside, the best of five."""
     code = """
 import time, torch, numpy
 start = time.process_time()
 import tsscompat
 print(time.process_time() - start)
 """
-    assert min(float(python(code, cwd=tmp_path)) for _ in range(3)) < 0.15
+    assert min(float(python(code, cwd=tmp_path)) for _ in range(5)) < 0.15
 
 
 @pytest.mark.parametrize(

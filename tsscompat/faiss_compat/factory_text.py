@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -98,12 +99,17 @@ READ: dict[str, Callable[[Span, Any, Values], Any]] = {
 class Row:
     """A pattern, the class that it makes, and the class's arguments by name."""
 
-    pattern: re.Pattern[str]
+    text: str
     makes: str
     arguments: tuple[tuple[str, Any], ...]
     also: Callable[[Values, Span], Values]
     then: Callable[[Any, Values], object]
     only: int | None
+
+    @functools.cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """The pattern, compiled when it is first needed: an import should not wait for it."""
+        return re.compile(self.text)
 
     def values(self, span: Span, match: re.Match[str], context: Values) -> Values:
         """The context and what the groups say."""
@@ -147,7 +153,7 @@ def row(
 ) -> Row:
     """A row; `arguments` is the constructor's parameters in order, `also` adds values, `then` sets fields."""
     named = [(name, int(default) if default else None) for name, _, default in (a.partition("=") for a in arguments.split())]
-    return Row(re.compile(pattern), makes, tuple(named), also, then, only)
+    return Row(pattern, makes, tuple(named), also, then, only)
 
 
 def set_fields(**fields: Any) -> Callable[[Any, Values], None]:

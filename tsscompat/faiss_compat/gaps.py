@@ -36,7 +36,6 @@ GAPS: tuple[tuple[str, str], ...] = (
     (r"IndexSplitVectors|IndexRandom", "rarer wrappers come in a later release"),
 )
 
-_ROWS = tuple((re.compile(pattern), why) for pattern, why in GAPS)
 UNKNOWN = "FAISS has no such name, or it is internal to its C++"
 
 
@@ -46,7 +45,7 @@ class MissingName(MissingError, AttributeError):
 
 def known_gap(name: str) -> str | None:
     """The reason of the first row that a name matches, if any."""
-    return next((why for pattern, why in _ROWS if pattern.fullmatch(name)), None)
+    return next((why for pattern, why in GAPS if re.fullmatch(pattern, name)), None)
 
 
 def reason(name: str) -> str:
