@@ -58,6 +58,8 @@ def as_tensor(x: Array, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
     """`x` as a contiguous tensor of `dtype` on `device`, and the function that turns an answer into the caller's kind."""
     if isinstance(x, np.ndarray):
         wanted = _NUMPY[dtype]
+        if not x.size:  # numpy's strides of nothing may be 0, which torch takes for strided memory
+            return torch.empty(x.shape, dtype=dtype, device=device), _numpy_out
         if x.dtype != wanted or not x.flags.c_contiguous:
             x = np.ascontiguousarray(x, dtype=wanted)
         tensor = torch.from_numpy(x) if x.flags.writeable else from_numpy(x)
@@ -103,7 +105,14 @@ class Batch:
 
 def rows(x: Array, d: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
     """Vectors of shape (n, d) from the caller."""
-    if isinstance(x, np.ndarray) and x.dtype == np.float32 and x.ndim == 2 and x.shape[1] == d and dtype is torch.float32:
+    if (
+        isinstance(x, np.ndarray)
+        and x.dtype == np.float32
+        and x.ndim == 2
+        and x.shape[1] == d
+        and dtype is torch.float32
+        and x.size
+    ):
         if device.type == "cpu" and x.flags.c_contiguous and x.flags.writeable:  # the usual call, in 2 microseconds
             return Batch(torch.from_numpy(x), _numpy_out)
     n_dim = len(x.shape)

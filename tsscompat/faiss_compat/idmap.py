@@ -83,7 +83,8 @@ class IndexIDMap(Index):
         """The ids of vectors by number."""
         if self.id_map.size() == 0:
             return torch.full_like(labels, -1)
-        return torch.where(labels >= 0, self.id_map.tensor[labels.clamp(min=0)], labels)
+        known = (labels >= 0) & (labels < self.id_map.size())
+        return torch.where(known, self.id_map.tensor[torch.where(known, labels, 0)], -1)
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         distances, labels = self.index._search(x, k, self._below(params))

@@ -27,6 +27,7 @@ from tsscompat.faiss_compat.ivf_methods import IVFMethods
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
+from tsscompat.kernels.bits import tail
 from tsscompat.kernels.ivf import nearest_lists
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
@@ -225,7 +226,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
 
     def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
         self.direct_map.check_can_add(ids)
-        self._add_codes(codes[:, self.coarse_code_size() :].contiguous(), ids, self._listnos(codes))
+        self._add_codes(tail(codes, self.coarse_code_size()), ids, self._listnos(codes))
 
     # -- searching --------------------------------------------------------------------------------------------------------------------
 
@@ -412,7 +413,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         return torch.where((list_nos >= 0)[:, None], codes, 0)
 
     def _sa_decode(self, codes: Tensor) -> Tensor:
-        return self._decode_vectors(codes[:, self.coarse_code_size() :].contiguous(), self._listnos(codes))
+        return self._decode_vectors(tail(codes, self.coarse_code_size()), self._listnos(codes))
 
     # -- changing what is held --------------------------------------------------------------------------------------------------------
 

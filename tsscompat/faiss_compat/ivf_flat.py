@@ -14,6 +14,7 @@ from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.selectors import IDSelector
+from tsscompat.kernels.bits import tail
 
 
 class IndexIVFFlat(IndexIVF):
@@ -43,7 +44,7 @@ class IndexIVFFlat(IndexIVF):
         return codes.contiguous().view(torch.float32)
 
     def _sa_decode(self, codes: Tensor) -> Tensor:
-        return self._decode_vectors(codes[:, self.coarse_code_size() :], codes[:, 0])
+        return self._decode_vectors(tail(codes, self.coarse_code_size()), codes[:, 0])
 
 
 class IndexIVFFlatDedup(IndexIVFFlat):

@@ -17,6 +17,7 @@ from tsscompat.faiss_compat.flat import IndexFlat
 from tsscompat.faiss_compat.params import IndexRefineSearchParameters, SearchParameters
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Pointer
+from tsscompat.kernels.bits import tail
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.select import merge
 
@@ -95,7 +96,7 @@ class IndexRefine(Index):
         return torch.cat([self.base_index._sa_encode(x), self.refine_index._sa_encode(x)], 1)
 
     def _sa_decode(self, codes: Tensor) -> Tensor:
-        found: Tensor = self.refine_index._sa_decode(codes[:, self.base_index._sa_code_size() :].contiguous())
+        found: Tensor = self.refine_index._sa_decode(tail(codes, self.base_index._sa_code_size()))
         return found
 
     def get_distance_computer(self) -> Any:

@@ -18,6 +18,7 @@ from tsscompat.faiss_compat.ivf_coarse import Level1Quantizer
 from tsscompat.faiss_compat.params import SearchParameters
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.stats import cvar
+from tsscompat.kernels.bits import tail
 
 
 class Index2Layer(IndexFlatCodes):
@@ -72,7 +73,7 @@ class Index2Layer(IndexFlatCodes):
 
     def _sa_decode(self, codes: Tensor) -> Tensor:
         centroids: Tensor = self.q1._coarse()._reconstruct(self.q1._listnos(codes))
-        return self.pq._decode(codes[:, self.code_size_1 :].contiguous()) + centroids
+        return self.pq._decode(tail(codes, self.code_size_1)) + centroids
 
     def transfer_to_IVFPQ(self, other: Any) -> None:
         """Add all codes to the lists of an empty IndexIVFPQ with the same quantizers."""
@@ -80,7 +81,7 @@ class Index2Layer(IndexFlatCodes):
         check(other.code_size == self.code_size_2, "expected codes of {} bytes, got {}", self.code_size_2, other.code_size)
         check(other.ntotal == 0, "the other index holds {} vectors already", other.ntotal)
         rows, ids = self._rows, torch.arange(self.ntotal, device=self.device)
-        other.invlists._append(self.q1._listnos(rows), rows[:, self.code_size_1 :].contiguous(), ids)
+        other.invlists._append(self.q1._listnos(rows), tail(rows, self.code_size_1), ids)
         other.ntotal = self.ntotal
 
     def get_distance_computer(self) -> DistanceComputer:

@@ -8,6 +8,11 @@ from torch import Tensor
 from tsscompat.kernels.accelerate import accelerated
 
 
+def tail(codes: Tensor, start: int) -> Tensor:
+    """The bytes of each code from `start` on, in memory of their own, so that they can be taken for numbers of any size."""
+    return codes[:, start:].clone(memory_format=torch.contiguous_format)
+
+
 @accelerated
 def pack(values: Tensor, nbits: int) -> Tensor:
     """Rows of M integers of nbits bits as rows of ceil(M * nbits / 8) bytes."""
