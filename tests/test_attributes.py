@@ -111,3 +111,14 @@ def test_moving_moves_everything(monkeypatch):
 def test_unknown_device_is_refused():
     with pytest.raises(RuntimeError, match="unknown device"):
         tsscompat.Index(4).to("quantum")
+
+
+def test_what_was_pickled_on_a_gpu_is_read_without_one(monkeypatch):
+    monkeypatch.setenv("TSSCOMPAT_VIRTUAL_GPUS", "2")
+    index = tsscompat.IndexFlatL2(4).to(1)
+    index.add(np.zeros((3, 4), dtype=np.float32))
+    data = pickle.dumps(index)
+    assert pickle.loads(data).getDevice() == 1
+    monkeypatch.setenv("TSSCOMPAT_VIRTUAL_GPUS", "0")
+    read = pickle.loads(data)
+    assert read.getDevice() == -1 and read.search(np.zeros((1, 4), dtype=np.float32), 1)[1][0, 0] >= 0

@@ -60,6 +60,14 @@ def place(where: torch.device | str | int | Placement) -> Placement:
     return Placement(device)
 
 
+def remembered(device: str, number: int = -1) -> Placement:
+    """The placement that something was pickled on; the CPU where this machine does not have it."""
+    found = torch.device(device)
+    if found.type == "cuda" and (not torch.cuda.is_available() or (found.index or 0) >= torch.cuda.device_count()):
+        return Placement(CPU)
+    return Placement(found, number if number < gpu_count() else -1)
+
+
 def set_default_device(where: torch.device | str | int | None) -> None:
     """New and read indexes go to this device; None restores the rule in this module's docstring."""
     global _default

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from tsscompat.devices import CPU, Placement, default_device, place
+from tsscompat.devices import CPU, Placement, default_device, place, remembered
 
 S = TypeVar("S", bound="Stated")
 
@@ -248,8 +248,8 @@ class Stated:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        wanted = torch.device(state["_device"])
-        self.__dict__["_device"] = wanted
+        where = remembered(state["_device"], state.get("_gpu", -1))
+        self.__dict__["_device"], self.__dict__["_gpu"] = where.device, where.gpu
 
     def __repr__(self) -> str:
         shown = {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.arrays import from_numpy
-from tsscompat.devices import Placement
+from tsscompat.devices import Placement, remembered
 from tsscompat.errors import check
 
 _NUMPY_DTYPES: dict[torch.dtype, Any] = {
@@ -154,10 +154,11 @@ class Vector:
 
     def __getstate__(self) -> dict[str, Any]:
         # As bytes: torch (2.13 too) cannot unpickle storages of unsigned 16, 32 and 64 bits.
-        return {"_buffer": self.tensor.cpu().clone().view(torch.uint8), "_n": self._n}
+        return {"_buffer": self.tensor.cpu().clone().view(torch.uint8), "_n": self._n, "device": str(self._buffer.device)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._buffer, self._n = state["_buffer"].view(self.dtype), state["_n"]
+        where = remembered(state["device"])
+        self._buffer, self._n = state["_buffer"].view(self.dtype).to(where.device), state["_n"]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._n}>"
