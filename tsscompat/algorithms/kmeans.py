@@ -147,11 +147,11 @@ def _donor(sizes: list[float], n: int, k: int, rng: RandomGenerator) -> int:
     return max(range(k), key=sizes.__getitem__)
 
 
-def imbalance(owner: Tensor, k: int) -> float:
-    """k times the sum of squared shares of the points: 1 when all clusters are of one size."""
-    counts = torch.bincount(owner, minlength=k).double()
-    total = float(counts.sum())
-    return float(counts.square().sum()) * k / (total * total) if total else 0.0
+def imbalance(counts: Tensor) -> float:
+    """The number of clusters times the sum of squared shares of the points: 1 when all clusters are of one size."""
+    sizes = counts.double()
+    total = float(sizes.sum())
+    return float(sizes.square().sum()) * sizes.shape[0] / (total * total) if total else 0.0
 
 
 def kmeans_1d(values: Tensor, k: int) -> tuple[Tensor, float]:

@@ -210,12 +210,11 @@ class Clustering(ClusteringParameters):
             clock[1] += time.perf_counter() - begun
             owner = labels[:, 0]
             check(bool((owner >= 0).all()), "invalid cluster assignment")
-            obj = float(distances.double().sum())
+            obj = float(distances.sum(dtype=torch.float64))
             table, held = kmeans.means(x, owner, weights, self._table.to(x.device), frozen)
             nsplit = kmeans.split_empty(table, held, x.shape[0], frozen)
-            stats = ClusteringIterationStats(
-                obj, time.perf_counter() - clock[0], clock[1], kmeans.imbalance(owner, self.k), nsplit
-            )
+            counts = held if weights is None and not frozen else torch.bincount(owner, minlength=self.k)
+            stats = ClusteringIterationStats(obj, time.perf_counter() - clock[0], clock[1], kmeans.imbalance(counts), nsplit)
             self.iteration_stats.push_back(stats)
             self._say(
                 f"  Iteration {i} ({stats.time:.2f} s, search {clock[1]:.2f} s): "

@@ -16,6 +16,7 @@ from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
 from tsscompat.kernels.numba.ivf_heap import WORST, finish, sift, start_heap
 from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.numba.metrics import dot, squared_l2
+from tsscompat.kernels.numba.pq import least, where
 from tsscompat.kernels.numba.select import select
 from tsscompat.kernels.threads import max_threads, run_blocks
 
@@ -23,6 +24,8 @@ from tsscompat.kernels.threads import max_threads, run_blocks
 _FEW = 3
 # Below FAISS's switch to BLAS the answers found by a product are scored again term by term, so that a distance of 0 is 0.
 _EXACT_BELOW = 20
+# Up to so many dimensions a matrix product is all overhead: 65,536 x 8 against 256 takes 75 ms by one, 10 by loops.
+_SHORT = 16
 _EMPTY = np.empty(0, dtype=np.bool_)
 _NO_NORMS = np.empty(0, dtype=np.float32)
 
@@ -149,8 +152,8 @@ def _down(costs, labels, i):
 
 
 @jit
-def _closest(tile, ip, y_norms, x_norms, costs, labels, start, stop):
-    """The best column of each row of products."""
+def _closest(tile, ip, y_norms, x, costs, labels, start, stop):
+    """The best column of each row of products; a row's own norm is only needed once that is known."""
     width, zero = tile.shape[1], np.float32(0)
     for q in range(start, stop):
         row, best, at = tile[q], WORST, -1
@@ -165,7 +168,43 @@ def _closest(tile, ip, y_norms, x_norms, costs, labels, start, stop):
         if at < 0:
             costs[q] = -WORST if ip else WORST
         else:
-            costs[q] = -best if ip else max(zero, x_norms[q] + best)
+            costs[q] = -best if ip else max(zero, dot(x[q], x[q]) + best)
+
+
+@jit
+def _closest_short(x, transposed, y_norms, ip, costs, labels, start, stop):
+    """The best of few numbers each: the columns of `transposed` (d, k) are walked in step, so that a vector of rows is compared at once.
+
+    Four queries at a time share the loads of a column.
+    """
+    d, k = transposed.shape
+    lanes, scale, zero = np.empty(64, np.float32), np.float32(-1 if ip else -2), np.float32(0)
+    f0, f1, f2, f3 = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
+    for q in range(start, stop, 4):
+        # Behind the last query it is taken again, into room that nobody looks at.
+        end = stop - 1
+        x0, x1, x2, x3 = x[q], x[min(q + 1, end)], x[min(q + 2, end)], x[min(q + 3, end)]
+        for c in range(k):
+            norm = zero if ip else y_norms[c]
+            f0[c], f1[c], f2[c], f3[c] = norm, norm, norm, norm
+        for j in range(d):
+            column = transposed[j]
+            a0, a1, a2, a3 = scale * x0[j], scale * x1[j], scale * x2[j], scale * x3[j]
+            for c in range(k):
+                value = column[c]
+                f0[c] += a0 * value
+                f1[c] += a1 * value
+                f2[c] += a2 * value
+                f3[c] += a3 * value
+        for i in range(q, min(q + 4, stop)):
+            found = f0 if i == q else (f1 if i == q + 1 else (f2 if i == q + 2 else f3))
+            norm, best = dot(x[i], x[i]), least(found, lanes)
+            if norm < WORST and best < WORST:
+                labels[i] = where(found, best)
+                costs[i] = -best if ip else max(zero, norm + best)
+            else:
+                labels[i] = -1
+                costs[i] = -WORST if ip else WORST
 
 
 def _norms(y: Tensor) -> np.ndarray:
@@ -244,6 +283,10 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
     x, y = x.contiguous(), y.contiguous()
     costs, labels = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.int64)
     y_norms = _NO_NORMS if ip else _norms(y)
+    if x.shape[1] <= _SHORT and bool(y.isfinite().all()):
+        given = x.numpy(), y.t().contiguous().numpy(), y_norms, ip, costs, labels
+        run_blocks(lambda s, e: _closest_short(*given, s, e), n, max(1, (1 << 20) // max(1, y.numel())))
+        return torch.from_numpy(costs), torch.from_numpy(labels)
     transposed = y.t()
     step = max(16, (1 << 21) // k)
     buffer = torch.empty(min(step, n) * k)
@@ -252,9 +295,8 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
         m = block.shape[0]
         tile = buffer[: m * k].view(m, k)
         torch.mm(block, transposed, out=tile)
-        values, x_norms = tile.numpy(), _NO_NORMS if ip else _norms(block)
-        part = costs[i : i + m], labels[i : i + m]
-        run_blocks(lambda s, e: _closest(values, ip, y_norms, x_norms, part[0], part[1], s, e), m, max(1, (1 << 15) // k))
+        held = tile.numpy(), ip, y_norms, block.numpy(), costs[i : i + m], labels[i : i + m]
+        run_blocks(lambda s, e: _closest(*held, s, e), m, max(1, (1 << 15) // k))
     return torch.from_numpy(costs), torch.from_numpy(labels)
 
 
