@@ -1,11 +1,13 @@
-"""Peak memory of one step, in a process of its own: `python memory.py MODULE CASE STEP N FOLDER` prints the bytes.
+"""Peak memory of one step, in a process of its own: `python memory.py MODULE CASE STEP N FOLDER` prints two numbers of bytes.
 
-The kernel's high-water mark is reset after imports, data, and a rehearsal on little data, so that the libraries' own memory, compiled
-code and pools stay out of the account.
+The first is the peak during the step over what the process held before it loaded anything: vectors, index and all that the step needs. The
+second is the peak over what was resident just before the step. A rehearsal on little data comes first, so that the libraries' own memory,
+compiled code and threads stay out of the account; what it freed is given back to the system.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import subprocess
@@ -13,7 +15,6 @@ import sys
 from pathlib import Path
 
 import cases
-import numpy as np
 
 STEPS = ("train", "add", "search")
 
@@ -25,45 +26,56 @@ def status(field: str) -> int:
     raise LookupError(field)
 
 
-def peak_of(call) -> int:
-    """Bytes above what was resident before, at the worst moment of the call."""
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    call()
-    return max(0, status("VmHWM") - before)
+def resident() -> int:
+    ctypes.CDLL(None).malloc_trim(0)
+    return status("VmRSS")
 
 
-def step(module, case: cases.Case, name: str, n: int, folder: Path):
-    """The call to measure, and a smaller one that rehearses it."""
-    x, q = cases.base(n, case.d), cases.queries(1000, case.d)
+def step(module, case: cases.Case, name: str, n: int, folder: Path, small: bool):
+    """The call to measure, on what it loads; or one that does the same on little."""
     if name == "train":
-        index, small = cases.make(module, case), module.index_factory(case.d, case.key.replace("IVF1024", "IVF4"))
-        return lambda: index.train(x), lambda: small.train(x[:2000])
+        x = cases.base(20_000 if small else n, case.d)
+        index = module.index_factory(case.d, case.key.replace("IVF1024", "IVF128") if small else case.key, metric(module, case))
+        return lambda: index.train(x)
     if name == "add":
-        index, small = (module.read_index(str(folder / "trained.faiss")) for _ in range(2))
-        return lambda: index.add(x), lambda: small.add(x[:2000])
-    index = module.read_index(str(folder / "filled.faiss"))
+        x = cases.base(20_000 if small else n, case.d)
+        index = module.read_index(str(folder / "trained.faiss"))
+        return lambda: index.add(x)
+    index = module.read_index(str(folder / ("trained.faiss" if small else "filled.faiss")))
+    if small:
+        index.add(cases.base(20_000, case.d))
     cases.tune(module, index, case)
-    return lambda: index.search(q, 10), lambda: index.search(q[:32], 10)
+    q = cases.queries(1000, case.d)
+    return lambda: index.search(q, 10)
 
 
-def measure(module_name: str, case: cases.Case, name: str, n: int, folder: Path) -> int:
+def metric(module, case: cases.Case) -> int:
+    return getattr(module, case.metric)
+
+
+def measure(module_name: str, case: cases.Case, name: str, n: int, folder: Path) -> tuple[int, int]:
     """The same, from another process."""
     command = [sys.executable, __file__, module_name, case.name, name, str(n), str(folder)]
     run = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "2"}, check=False)
     if run.returncode:
         raise RuntimeError(run.stderr[-2000:])
-    return int(run.stdout.split()[-1])
+    whole, working = run.stdout.split()[-2:]
+    return int(whole), int(working)
 
 
 def main() -> None:
     module_name, case_name, name, n, folder = sys.argv[1:]
     module = importlib.import_module(module_name)
     (case,) = (c for c in cases.CASES if c.name == case_name)
-    call, rehearsal = step(module, case, name, int(n), Path(folder))
-    rehearsal()
-    np.empty(0)
-    print(peak_of(call))
+    step(module, case, name, int(n), Path(folder), small=True)()
+    cases.vectors.cache_clear()
+    empty = resident()
+    call = step(module, case, name, int(n), Path(folder), small=False)
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")
+    call()
+    peak = status("VmHWM")
+    print(peak - empty, peak - before)
 
 
 if __name__ == "__main__":

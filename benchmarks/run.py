@@ -193,8 +193,17 @@ class Run:
                 if step == "train" and reference_is_untrained(case):
                     continue
                 theirs, ours = (memory.measure(m, case, step, self.options.n, folder) for m in ("faiss", "tsscompat"))
-                self.peaks.append({"case": case.name, "step": step, "faiss": theirs, "ours": ours})
-                print(f"| {case.name} | memory of {step} | {theirs / 2**20:.0f} MiB | {ours / 2**20:.0f} MiB |", flush=True)
+                self.peaks.append(
+                    {
+                        "case": case.name,
+                        "step": step,
+                        "faiss": theirs[0],
+                        "ours": ours[0],
+                        "faiss_working": theirs[1],
+                        "ours_working": ours[1],
+                    }
+                )
+                print(report.peak(self.peaks[-1]), flush=True)
 
 
 def reference_is_untrained(case: cases.Case) -> bool:

@@ -122,7 +122,8 @@ def least_sums(draw):
 
 def swapping(draw, n: int):
     """How to try swaps of n numbers: words, temperature, decay, where to begin, whether in one bit."""
-    return torch.randint(0, 1 << 32, (draw(st.integers(0, 60)), 3)), 0.7, 0.9, maybe(draw, torch.randperm(n)), draw(st.booleans())
+    words = torch.randint(-(1 << 31), 1 << 31, (draw(st.integers(0, 60)), 3)).int()
+    return words, 0.7, 0.9, maybe(draw, torch.randperm(n)), draw(st.booleans())
 
 
 def anneal(draw):

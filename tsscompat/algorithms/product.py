@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.kernels.bits import pack
 from tsscompat.kernels.coded import product_rows
 from tsscompat.kernels.pq import nearest_parts, part_tables
@@ -12,7 +13,7 @@ from tsscompat.kernels.pq import nearest_parts, part_tables
 
 def encode(x: Tensor, centroids: Tensor, nbits: int) -> Tensor:
     """Codes (n, code_size) of vectors, with centroids (M, ksub, dsub)."""
-    return pack(nearest_parts(x, centroids), nbits)
+    return in_blocks(lambda part: pack(nearest_parts(part, centroids), nbits), x, width=x.shape[1])
 
 
 def decode(codes: Tensor, centroids: Tensor, nbits: int) -> Tensor:
@@ -29,7 +30,7 @@ def tables(x: Tensor, centroids: Tensor, metric: int) -> Tensor:
 
 def sdc_table(centroids: Tensor) -> Tensor:
     """For each part the squared distances between its centroids: (M, ksub, ksub)."""
-    return (centroids[:, :, None] - centroids[:, None]).square().sum(-1)
+    return torch.stack([(part[:, None] - part).square().sum(-1) for part in centroids])
 
 
 def hypercube(x: Tensor, nbits: int) -> Tensor:

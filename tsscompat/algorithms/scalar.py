@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import turbo
+from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.lloyd_max import codebook
 from tsscompat.errors import FaissError, check
 from tsscompat.kernels.bits import pack, unpack
@@ -142,14 +143,19 @@ def _low_extent(trained: Tensor, d: int, uniform: bool) -> tuple[Tensor, Tensor]
 
 def encode(x: Tensor, qtype: int, trained: Tensor) -> Tensor:
     """Codes (n, code_size) of vectors."""
+    return in_blocks(lambda part: _encode(part, qtype, trained), x, width=x.shape[1])
+
+
+def _encode(x: Tensor, qtype: int, trained: Tensor) -> Tensor:
     kind, d = kind_of(qtype), x.shape[1]
     if qtype == QT_0BIT:
         return x.new_empty(x.shape[0], 0, dtype=torch.uint8)
     if kind.ranged:
         low, extent = _low_extent(trained, d, kind.uniform)
-        share = torch.where(extent != 0, (x - low) / extent, 0).clamp_(0, 1).nan_to_num_(0)
+        # A dimension without extent has the code 0, like NaN.
+        share = (x - low).div_(torch.where(extent != 0, extent, float("inf"))).clamp_(0, 1).nan_to_num_(0)
         # FAISS scales 8 bits in single, fewer bits in double precision.
-        return pack((share * 255 if kind.bits == 8 else share.double() * kind.levels).to(torch.int32), kind.bits)
+        return pack(share.mul_(255) if kind.bits == 8 else (share.double() * kind.levels).to(torch.int32), kind.bits)
     if kind.turbo:
         return turbo.Turbo.of(trained, d, kind.bits).encode(x)
     if kind.levels:
@@ -170,6 +176,10 @@ def encode(x: Tensor, qtype: int, trained: Tensor) -> Tensor:
 
 def decode(codes: Tensor, qtype: int, trained: Tensor, d: int) -> Tensor:
     """The vectors that codes stand for."""
+    return in_blocks(lambda part: _decode(part, qtype, trained, d), codes, width=d)
+
+
+def _decode(codes: Tensor, qtype: int, trained: Tensor, d: int) -> Tensor:
     kind = kind_of(qtype)
     if qtype == QT_0BIT:
         return torch.zeros(codes.shape[0], d, device=codes.device)

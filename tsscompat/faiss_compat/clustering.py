@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import kmeans
+from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, as_tensor, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.attributes import Stated, boolean, int64, integer, real, size_t, vector
@@ -149,7 +150,7 @@ class Clustering(ClusteringParameters):
         check(n >= self.k, "Number of training points ({}) should be at least as large as number of clusters ({})", n, self.k)
         check(index.d == self.d, "the index has dimension {}, the data {}", index.d, self.d)
         if codec is None and self.check_input_data_for_NaNs:
-            check(bool(data.isfinite().all()), "input contains NaN's or Inf's")
+            check(finite(data), "input contains NaN's or Inf's")
         self._warn(n)
         x, weights = self._sampled(data, weights, self.k)
         x = self._decode(x, codec)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.blocks import blocks
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import size_t, vector
@@ -51,8 +52,16 @@ class IndexFlatCodes(Index):
         self._drop_caches()
 
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
-        if x.shape[0]:
-            self._add_sa_codes(self._sa_encode(x), None)
+        # Block by block into room for all, so that codes do not exist twice; all or nothing.
+        before = self.ntotal
+        self.codes.make_room(x.shape[0] * self.code_size)
+        try:
+            for (part,) in blocks(x, width=self.d):
+                self._add_sa_codes(self._sa_encode(part), None)
+        except BaseException:
+            self.codes.resize(before * self.code_size)
+            self.ntotal = before
+            raise
 
     def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
         check(ids is None, "{} numbers its vectors itself: wrap it in an IndexIDMap to give ids", type(self).__name__)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.blocks import squared_norms
 from tsscompat.algorithms.linear import to_unit
 from tsscompat.arrays import Array, as_tensor
 from tsscompat.devices import default_device
@@ -97,7 +98,7 @@ def fvec_norm_L2sqr(x: Any, d: int) -> float:
 
 
 def fvec_norms_L2sqr(norms: Any, x: Any, d: int, nx: int) -> None:
-    behind(norms, nx).copy_(behind(x, nx, d).square().sum(1))
+    behind(norms, nx).copy_(squared_norms(behind(x, nx, d)))
 
 
 def fvec_norms_L2(norms: Any, x: Any, d: int, nx: int) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.blocks import squared_norms
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import boolean, vector
@@ -39,7 +40,7 @@ class IndexFlat(IndexFlatCodes):
             return None
         norms: Tensor | None = self.__dict__["_norms"]
         if norms is None or norms.shape[0] != self.ntotal:
-            norms = torch.linalg.vecdot(self._vectors, self._vectors)
+            norms = squared_norms(self._vectors)
             self._norms = norms
         return norms
 
@@ -107,7 +108,7 @@ class IndexFlatL2(IndexFlat):
 
     def sync_l2norms(self) -> None:
         """Compute the norms that distance computers may use."""
-        self.cached_l2norms.tensor = torch.linalg.vecdot(self._vectors, self._vectors)
+        self.cached_l2norms.tensor = squared_norms(self._vectors)
 
     def clear_l2norms(self) -> None:
         """Forget the norms."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import ragged
+from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.ivf import Decoded, ListCodec, Options, combined, limits_of, rows_allowed
 from tsscompat.algorithms.random import rand_perm
 from tsscompat.errors import FaissError, check
@@ -33,7 +34,6 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
 
 # Vectors are encoded in blocks of this many, as FAISS does, so that residuals of a large batch never exist at once.
-_ADD_BLOCK = 65536
 # So many queries find their lists without the coarse quantizer's own search, whose preparations would cost more than the search.
 _FEW = 32
 # Coarse quantizers that are a table of centroids.
@@ -115,8 +115,8 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
 
     def _residuals(self, x: Tensor, list_nos: Tensor) -> Tensor:
         """Differences to the centroids; zero for list -1."""
-        known = list_nos.clamp(min=0)
-        return torch.where((list_nos >= 0)[:, None], x - self._coarse()._reconstruct(known), 0.0)
+        centers = self._coarse()._reconstruct(list_nos.clamp(min=0))
+        return torch.sub(x, centers, out=centers).masked_fill_((list_nos < 0)[:, None], 0.0)
 
     def _plain_centers(self) -> Tensor | None:
         """The coarse quantizer's table of centroids, where it is nothing but that."""
@@ -192,7 +192,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
             x = x[rand_perm(x.shape[0], 1234)[:wanted].to(x.device, torch.int64)]
         if self.by_residual:
             list_nos = self._coarse()._assign(x, 1).reshape(-1)
-            self._train_encoder(x - self._coarse()._reconstruct(list_nos), list_nos)
+            self._train_encoder(self._residuals(x, list_nos), list_nos)
         else:
             self._train_encoder(x, None)
         self.is_trained = True
@@ -208,14 +208,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         """Add vectors to given lists; those of list -1 are counted but kept nowhere."""
         check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)
         self.direct_map.check_can_add(ids)
-        n = x.shape[0]
-        if n <= _ADD_BLOCK:
-            codes = self._encode_vectors(x, list_nos)
-        else:
-            codes = torch.empty(n, self.code_size, dtype=torch.uint8, device=x.device)
-            for i in range(0, n, _ADD_BLOCK):
-                codes[i : i + _ADD_BLOCK] = self._encode_vectors(x[i : i + _ADD_BLOCK], list_nos[i : i + _ADD_BLOCK])
-        self._add_codes(codes, ids, list_nos)
+        self._add_codes(in_blocks(self._encode_vectors, x, list_nos, width=self.d), ids, list_nos)
 
     def _add_codes(self, codes: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
         n = codes.shape[0]

@@ -14,6 +14,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import ProductQuantizer, constants
 from tsscompat.kernels import bits
 from tsscompat.kernels.metrics import L2, pairwise
+from tsscompat.kernels.threads import run_blocks
 
 
 class SimulatedAnnealingParameters(Stated):
@@ -55,8 +56,16 @@ class PolysemousTraining(SimulatedAnnealingParameters):
     def optimize_reproduce_distances(self, pq: ProductQuantizer) -> None:
         """Renumber so that Hamming distances resemble distances of centroids."""
         self._check_memory(pq)
+        found: list[tuple[Tensor, float]] = [(torch.empty(0), 0.0)] * pq.M
+        how = self._annealing()
+
+        def work(start: int, stop: int) -> None:
+            for m in range(start, stop):
+                found[m] = polysemous.by_distance(pq._table[m], pq.nbits, how, self.dis_weight_factor)
+
+        run_blocks(work, pq.M)
         for m in range(pq.M):
-            self._renumber(pq, m, *polysemous.by_distance(pq._table[m], pq.nbits, self._annealing(), self.dis_weight_factor))
+            self._renumber(pq, m, *found[m])
 
     def optimize_ranking(self, pq: ProductQuantizer, n: int = 0, x: Any = None) -> None:
         """Renumber so that Hamming distances order points as distances do: n points, the first quarter as queries; 0: the centroids."""

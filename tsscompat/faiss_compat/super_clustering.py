@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import super_kmeans
+from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, as_tensor, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.attributes import Stated, anything, child, integer, real, vector
@@ -86,7 +87,7 @@ class SuperKMeans(Stated):
         cp = self.cp
         check(x.shape[0] > 0, "no points to cluster")
         check(x.shape[0] >= self.k, "{} points are fewer than {} centroids", x.shape[0], self.k)
-        check(not cp.check_input_data_for_NaNs or bool(x.isfinite().all()), "input contains NaN's or Inf's")
+        check(not cp.check_input_data_for_NaNs or finite(x), "input contains NaN's or Inf's")
         fewest = self.k * cp.min_points_per_centroid
         if cp.verbose and x.shape[0] < fewest:
             print(

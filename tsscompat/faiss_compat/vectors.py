@@ -77,13 +77,18 @@ class Vector:
             grown[: self._n] = self._buffer[: self._n]
             self._buffer = grown
 
+    def make_room(self, more: int) -> None:
+        """Make room for so many items at the end; amortised."""
+        needed = self._n + more
+        if needed > self._buffer.shape[0]:
+            # The first append takes just what it needs: most vectors are filled once.
+            self.reserve(needed if self._n == 0 else max(needed, int(self._n * GROWTH) + 1))
+
     def append(self, items: Tensor) -> None:
         """Add items at the end; amortised."""
         flat = items.reshape(-1).to(device=self._buffer.device, dtype=self.dtype)
         needed = self._n + flat.shape[0]
-        if needed > self._buffer.shape[0]:
-            # The first append takes just what it needs: most vectors are filled once.
-            self.reserve(needed if self._n == 0 else max(needed, int(self._n * GROWTH) + 1))
+        self.make_room(flat.shape[0])
         self._buffer[self._n : needed] = flat
         self._n = needed
 

@@ -14,7 +14,7 @@ def _walk(
     cost: Callable[[list[int]], float], perm: list[int], draws: Tensor, temperature: float, decay: float, flips: bool
 ) -> tuple[Tensor, float, int]:
     """Try draws.shape[0] swaps; a swap that does not help is kept with a probability that falls."""
-    n, words, now = len(perm), iter(draws.reshape(-1).tolist()), cost(perm)
+    n, words, now = len(perm), iter((draws.reshape(-1).long() & 0xFFFFFFFF).tolist()), cost(perm)
     bits = (n - 1).bit_length()
     for _ in range(draws.shape[0]):
         temperature *= decay
@@ -60,7 +60,8 @@ def anneal(
 ) -> tuple[Tensor, float, int]:
     """The permutation after trying draws.shape[0] swaps, its cost, and how many words that took; the tables (n, n) are symmetric.
 
-    `draws` (n_iter, 3) are 32-bit words in the order in which they are used up: two for each swap, one more where it does not help.
+    `draws` (n_iter, 3) are 32-bit words, held as int32, in the order in which they are used up: two for each swap, one more where it
+    does not help.
     It begins with the identity, or `start`; with `flips` the numbers of a swap differ in one bit.
     """
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 import torch
 
@@ -30,6 +30,9 @@ def _initial() -> int:
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _pool_size = 0
+# Threads whose torch operations stay on the thread itself.
+_single_pool: ThreadPoolExecutor | None = None
+_single_size = 0
 _threads = _initial()
 _inside = threading.local()
 
@@ -46,8 +49,8 @@ def set_max_threads(n: int) -> None:
 
 
 def _forget_pool() -> None:
-    global _pool, _pool_size, _lock
-    _pool, _pool_size, _lock = None, 0, threading.Lock()
+    global _pool, _pool_size, _single_pool, _single_size, _lock
+    _pool, _pool_size, _single_pool, _single_size, _lock = None, 0, None, 0, threading.Lock()
     _inside.value = False
     # The threads of torch's OpenMP stayed in the parent, and GNU's waits for them for ever; one thread does not ask for them.
     if torch.get_num_threads() > 1:
@@ -67,6 +70,26 @@ def _executor(size: int) -> ThreadPoolExecutor:
         return _pool
 
 
+def _single_executor(size: int) -> ThreadPoolExecutor:
+    global _single_pool, _single_size
+    with _lock:
+        if _single_pool is None or _single_size < size:
+            pool, ready = ThreadPoolExecutor(size, thread_name_prefix="tsscompat-single"), threading.Barrier(size)
+
+            def begin() -> None:
+                ready.wait()
+                torch.set_num_threads(1)
+                ready.wait()
+
+            before = torch.get_num_threads()
+            for future in [pool.submit(begin) for _ in range(size)]:
+                future.result()
+            # Each thread has its own number, but threads that are yet to come take the one set last by anybody.
+            torch.set_num_threads(before)
+            _single_pool, _single_size = pool, size
+        return _single_pool
+
+
 def _worker(fn: Callable[[int, int], object], starts: list[int], stops: list[int], take: Callable[[], int | None]) -> None:
     _inside.value = True
     try:
@@ -77,10 +100,12 @@ def _worker(fn: Callable[[int, int], object], starts: list[int], stops: list[int
         _inside.value = False
 
 
-def run_blocks(fn: Callable[[int, int], object], n: int, grain: int = 1) -> None:
+def run_blocks(fn: Callable[[int, int], object], n: int, grain: int = 1, single: bool = False) -> None:
     """Call fn(start, stop) over blocks that cover range(n), each of at least about `grain`, on up to max_threads() threads.
 
-    The calling thread takes part, so nested calls and a busy pool cannot dead-lock; the first exception is raised here.
+    The calling thread takes part, so nested calls and a busy pool cannot dead-lock; the first exception is raised here. With `single`,
+    torch's operations in fn use no further threads: then blocks run beside each other without waiting for one another, on threads kept
+    for this, and the calling thread waits.
     """
     if n <= 0:
         return
@@ -100,11 +125,15 @@ def run_blocks(fn: Callable[[int, int], object], n: int, grain: int = 1) -> None
         with take_lock:
             return next(counter, None)
 
-    pool = _executor(threads - 1)
-    futures = [pool.submit(_worker, fn, starts, stops, take) for _ in range(threads - 1)]
+    helpers = threads if single else threads - 1
+    pool = (_single_executor if single else _executor)(helpers)
+    futures = [pool.submit(_worker, fn, starts, stops, take) for _ in range(helpers)]
     error: BaseException | None = None
     try:
-        _worker(fn, starts, stops, take)
+        if single:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        else:
+            _worker(fn, starts, stops, take)
     except BaseException as e:
         error = e
         while take() is not None:

@@ -13,10 +13,12 @@ import torch
 from torch import Tensor
 
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
+from tsscompat.kernels.numba import screen
+from tsscompat.kernels.numba.addressed import address
 from tsscompat.kernels.numba.ivf_heap import WORST, finish, sift, start_heap
 from tsscompat.kernels.numba.jit import jit
+from tsscompat.kernels.numba.lanes import best_four, grouped
 from tsscompat.kernels.numba.metrics import dot, squared_l2
-from tsscompat.kernels.numba.pq import least, where
 from tsscompat.kernels.numba.select import select
 from tsscompat.kernels.threads import max_threads, run_blocks
 
@@ -24,8 +26,13 @@ from tsscompat.kernels.threads import max_threads, run_blocks
 _FEW = 3
 # Below FAISS's switch to BLAS the answers found by a product are scored again term by term, so that a distance of 0 is 0.
 _EXACT_BELOW = 20
-# Up to so many dimensions a matrix product is all overhead: 65,536 x 8 against 256 takes 75 ms by one, 10 by loops.
-_SHORT = 16
+# Up to so many dimensions the nearest of some rows is found without storing products: 100,000 x 32 against 1,024 takes 35 ms so, 160 by
+# matrix products, 100 by integers; at 128 dimensions integers win.
+_NARROW = 64
+# A row of products for more than so many is no longer held whole.
+_WIDE = 1 << 14
+# From so many queries on the table is made into integers to screen it: that costs what 60 queries gain (200k x 128).
+_SCREENED = 100
 _EMPTY = np.empty(0, dtype=np.bool_)
 _NO_NORMS = np.empty(0, dtype=np.float32)
 
@@ -107,7 +114,9 @@ def fold_tile(tile, ip, x_norms, y_norms, first, allowed, costs, labels, start, 
         g = _next_ip(row, -bar, 0) if ip else _next_l2(row, squares, base, bar, 0)
         while g < width:
             for j in range(g, min(g + 64, width)):
-                cost = -row[j] if ip else max(np.float32(0), base + squares[j] - np.float32(2) * row[j])
+                cost = -row[j] if ip else base + squares[j] - np.float32(2) * row[j]
+                if cost < 0 and not ip:  # not by max(), which takes 0 for NaN
+                    cost = np.float32(0)
                 if cost < bar and not (masked and not allowed[first + j]):
                     r = first + j
                     sift(heap, names, k, cost, ~r if ip else r)
@@ -172,39 +181,23 @@ def _closest(tile, ip, y_norms, x, costs, labels, start, stop):
 
 
 @jit
-def _closest_short(x, transposed, y_norms, ip, costs, labels, start, stop):
-    """The best of few numbers each: the columns of `transposed` (d, k) are walked in step, so that a vector of rows is compared at once.
-
-    Four queries at a time share the loads of a column.
-    """
-    d, k = transposed.shape
-    lanes, scale, zero = np.empty(64, np.float32), np.float32(-1 if ip else -2), np.float32(0)
-    f0, f1, f2, f3 = np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32), np.empty(k, np.float32)
+def _closest_narrow(x, table, ip, costs, labels, start, stop):
+    """The best rows for start:stop of x, from products of four queries and a group of rows in registers; no product is ever stored."""
+    d, zero, values, places = x.shape[1], np.float32(0), np.empty(4, np.float32), np.empty(4, np.int32)
+    rows, tables, found, named = address(x), address(table), address(values), address(places)
     for q in range(start, stop, 4):
-        # Behind the last query it is taken again, into room that nobody looks at.
-        end = stop - 1
-        x0, x1, x2, x3 = x[q], x[min(q + 1, end)], x[min(q + 2, end)], x[min(q + 3, end)]
-        for c in range(k):
-            norm = zero if ip else y_norms[c]
-            f0[c], f1[c], f2[c], f3[c] = norm, norm, norm, norm
-        for j in range(d):
-            column = transposed[j]
-            a0, a1, a2, a3 = scale * x0[j], scale * x1[j], scale * x2[j], scale * x3[j]
-            for c in range(k):
-                value = column[c]
-                f0[c] += a0 * value
-                f1[c] += a1 * value
-                f2[c] += a2 * value
-                f3[c] += a3 * value
-        for i in range(q, min(q + 4, stop)):
-            found = f0 if i == q else (f1 if i == q + 1 else (f2 if i == q + 2 else f3))
-            norm, best = dot(x[i], x[i]), least(found, lanes)
+        # Behind the last query it is taken again.
+        a, last = rows + 4 * q * d, 4 * d * (stop - 1 - q)
+        b, c, e = a + min(4 * d, last), a + min(8 * d, last), a + min(12 * d, last)
+        best_four(a, b, c, e, tables, d, table.shape[1], found, named)
+        for i in range(min(4, stop - q)):
+            norm, best = dot(x[q + i], x[q + i]), values[i]
             if norm < WORST and best < WORST:
-                labels[i] = where(found, best)
-                costs[i] = -best if ip else max(zero, norm + best)
+                labels[q + i] = places[i]
+                costs[q + i] = -best if ip else max(zero, norm + np.float32(2) * best)
             else:
-                labels[i] = -1
-                costs[i] = -WORST if ip else WORST
+                labels[q + i] = -1
+                costs[q + i] = -WORST if ip else WORST
 
 
 def _norms(y: Tensor) -> np.ndarray:
@@ -249,6 +242,29 @@ def knn(
         return _few(x, y, k, ip, mask)
     costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
     start_heaps(costs, labels, ip)
+    done = screen.knn(x, y, ip, mask, costs, labels) if nq >= _SCREENED and nb >= screen.ROWS and screen.wins() else 0
+    if done < nb:
+        _fold_products(x, y, ip, mask, costs, labels, norms, done)
+    if nq < _EXACT_BELOW:
+        finish_heaps(costs, labels, ip, 0, nq)
+        _score_again(x.numpy(), y.numpy(), ip, costs, labels, 0, nq)
+    else:
+        run_blocks(lambda s, e: finish_heaps(costs, labels, ip, s, e), nq, max(1, 4096 // k))
+    return torch.from_numpy(costs), torch.from_numpy(labels)
+
+
+def _fold_products(
+    x: Tensor,
+    y: Tensor,
+    ip: bool,
+    mask: np.ndarray,
+    costs: np.ndarray,
+    labels: np.ndarray,
+    norms: Tensor | None,
+    done: int,
+) -> None:
+    """Enter the rows of y from `done` on into the heaps, by matrix products."""
+    nq, nb = x.shape[0], y.shape[0]
     y_norms = _NO_NORMS if ip else (norms.numpy() if norms is not None else _norms(y))
     x_norms = _NO_NORMS if ip else _norms(x)
     # A tile of products stays in the second-level cache of both cores: 512 x 8192 floats at most.
@@ -259,20 +275,13 @@ def knn(
         block = x[q : q + q_step]
         n = block.shape[0]
         held = costs[q : q + n], labels[q : q + n], x_norms[q : q + n]
-        for b in range(0, nb, b_step):
+        for b in range(done, nb, b_step):
             part = y[b : b + b_step]
             tile = buffer[: n * part.shape[0]].view(n, part.shape[0])
             torch.mm(block, part.t(), out=tile)
             values, first = tile.numpy(), b
             fold = lambda s, e: fold_tile(values, ip, held[2], y_norms, first, mask, held[0], held[1], s, e)  # noqa: E731
             run_blocks(fold, n, max(1, (1 << 16) // part.shape[0]))
-    if nq < _EXACT_BELOW:
-        finish_heaps(costs, labels, ip, 0, nq)
-        a, b_ = x.numpy(), y.numpy()
-        _score_again(a, b_, ip, costs, labels, 0, nq)
-    else:
-        run_blocks(lambda s, e: finish_heaps(costs, labels, ip, s, e), nq, max(1, 4096 // k))
-    return torch.from_numpy(costs), torch.from_numpy(labels)
 
 
 def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
@@ -280,17 +289,22 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
         return NotImplemented
     ip = metric == INNER_PRODUCT
     n, k = x.shape[0], y.shape[0]
+    if k > _WIDE:
+        distances, found = knn(x, y, 1, metric)
+        return distances[:, 0], found[:, 0]
     x, y = x.contiguous(), y.contiguous()
     costs, labels = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.int64)
     y_norms = _NO_NORMS if ip else _norms(y)
-    if x.shape[1] <= _SHORT and bool(y.isfinite().all()):
-        given = x.numpy(), y.t().contiguous().numpy(), y_norms, ip, costs, labels
-        run_blocks(lambda s, e: _closest_short(*given, s, e), n, max(1, (1 << 20) // max(1, y.numel())))
+    if x.shape[1] <= _NARROW:
+        table = grouped(y.numpy()[None], np.zeros((1, k), dtype=np.float32) if ip else y_norms[None] / 2)
+        given = x.numpy(), table, ip, costs, labels
+        run_blocks(lambda s, e: _closest_narrow(*given, s, e), n, max(4, (1 << 20) // max(1, y.numel())))
         return torch.from_numpy(costs), torch.from_numpy(labels)
+    done = screen.nearest(x, y, ip, costs, labels) if min(n, k) >= _SCREENED and screen.wins() else 0
     transposed = y.t()
     step = max(16, (1 << 21) // k)
     buffer = torch.empty(min(step, n) * k)
-    for i in range(0, n, step):
+    for i in range(done, n, step):
         block = x[i : i + step]
         m = block.shape[0]
         tile = buffer[: m * k].view(m, k)
