@@ -9,7 +9,8 @@ from torch import Tensor
 from tsscompat.kernels import coded
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.metrics import is_similarity
-from tsscompat.kernels.numba.flat import finish_heaps, fold_tile, start_heaps
+from tsscompat.kernels.numba import screen
+from tsscompat.kernels.numba.flat import SCREENED, finish_heaps, fold_tile, start_heaps
 from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.threads import run_blocks
 
@@ -94,14 +95,42 @@ def knn_decoded(
     ip, mask, nq = is_similarity(metric), _EMPTY if allowed is None else allowed.contiguous().numpy(), x.shape[0]
     costs, labels = np.empty((nq, k), F), np.empty((nq, k), np.int64)
     start_heaps(costs, labels, ip)
+    done = _screened(x, codes, decode, ip, mask, costs, labels) if nq >= SCREENED and screen.wins() else 0
+    if done < codes.shape[0]:
+        _fold_products(x, codes, decode, ip, mask, costs, labels, done)
+    run_blocks(lambda a, b: finish_heaps(costs, labels, ip, a, b), nq, max(1, 4096 // k))
+    return coded.again(x, codes, decode, torch.from_numpy(labels), metric)
+
+
+def _screened(
+    x: Tensor, codes: Tensor, decode: coded.Decode, ip: bool, mask: np.ndarray, costs: np.ndarray, labels: np.ndarray
+) -> int:
+    """Enter codes into the heaps; returns how many were, see screen.py."""
+    # Decoded rows take four times what their integers do.
+    screened, step = screen.Screen(x, ip, costs, labels), max(screen.ROWS, screen.chunk_rows(x.shape[1]) // 4)
+    room = torch.empty(min(step, codes.shape[0]), x.shape[1])
+    for start in range(0, codes.shape[0], step):
+        some = codes[start : start + step]
+        block = room[: some.shape[0]]
+        run_blocks(lambda a, b: decode(some[a:b], block[a:b]), block.shape[0], _GRAIN)  # noqa: B023
+        if not screened.enter(block, start, mask[start : start + step]):
+            return start
+    return codes.shape[0]
+
+
+def _fold_products(
+    x: Tensor, codes: Tensor, decode: coded.Decode, ip: bool, mask: np.ndarray, costs: np.ndarray, labels: np.ndarray, done: int
+) -> None:
+    """Enter the codes from `done` on into the heaps, by matrix products."""
+    nq = x.shape[0]
     x_norms, y_norms = (_NO_NORMS, _NO_NORMS) if ip else (_squares(x), np.empty(codes.shape[0], F))
     q_step = min(nq, 512)
     # A block of vectors and the products with a block of queries stay in the second-level caches.
     # Few queries leave little to do in a block: it is the threads' turns that cost then (100 queries: 124 ms, in larger blocks 72).
     tile_size = _TILE if nq > 128 else 8 * _TILE
-    b_step = max(1024, min((1 << 22) // q_step, tile_size // max(1, x.shape[1])) & ~31)
+    b_step = max(1024, min((1 << 21) // q_step, tile_size // max(1, x.shape[1])) & ~31)
     buffer, room = torch.empty(q_step * b_step), torch.empty(min(b_step, codes.shape[0]), x.shape[1])
-    for start in range(0, codes.shape[0], b_step):
+    for start in range(done, codes.shape[0], b_step):
         block = room[: codes.shape[0] - start]
         n = block.shape[0]
         some, vectors = codes[start : start + n], block.numpy()
@@ -118,5 +147,3 @@ def knn_decoded(
             tile = torch.mm(queries, block.t(), out=buffer[: queries.shape[0] * n].view(-1, n)).numpy()
             held = x_norms[q : q + q_step], y_norms, start, mask, costs[q : q + q_step], labels[q : q + q_step]
             run_blocks(lambda a, b: fold_tile(tile, ip, *held, a, b), queries.shape[0], max(1, (1 << 16) // n))
-    run_blocks(lambda a, b: finish_heaps(costs, labels, ip, a, b), nq, max(1, 4096 // k))
-    return coded.again(x, codes, decode, torch.from_numpy(labels), metric)

@@ -32,7 +32,7 @@ _NARROW = 64
 # A row of products for more than so many is no longer held whole.
 _WIDE = 1 << 14
 # From so many queries on the table is made into integers to screen it: that costs what 60 queries gain (200k x 128).
-_SCREENED = 100
+SCREENED = 100
 _EMPTY = np.empty(0, dtype=np.bool_)
 _NO_NORMS = np.empty(0, dtype=np.float32)
 
@@ -242,7 +242,7 @@ def knn(
         return _few(x, y, k, ip, mask)
     costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
     start_heaps(costs, labels, ip)
-    done = screen.knn(x, y, ip, mask, costs, labels) if nq >= _SCREENED and nb >= screen.ROWS and screen.wins() else 0
+    done = screen.knn(x, y, ip, mask, costs, labels) if nq >= SCREENED and nb >= screen.ROWS and screen.wins() else 0
     if done < nb:
         _fold_products(x, y, ip, mask, costs, labels, norms, done)
     if nq < _EXACT_BELOW:
@@ -300,7 +300,7 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
         given = x.numpy(), table, ip, costs, labels
         run_blocks(lambda s, e: _closest_narrow(*given, s, e), n, max(4, (1 << 20) // max(1, y.numel())))
         return torch.from_numpy(costs), torch.from_numpy(labels)
-    done = screen.nearest(x, y, ip, costs, labels) if min(n, k) >= _SCREENED and screen.wins() else 0
+    done = screen.nearest(x, y, ip, costs, labels) if min(n, k) >= SCREENED and screen.wins() else 0
     transposed = y.t()
     step = max(16, (1 << 21) // k)
     buffer = torch.empty(min(step, n) * k)

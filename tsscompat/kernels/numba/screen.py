@@ -209,36 +209,56 @@ def _table(y: Tensor, made: Codes, asked: Codes, ip: bool, mask: np.ndarray) -> 
     return _Table(made.codes, y.numpy(), _filled(made.scale, 0), _filled(slack, 0), _filled(half, np.inf))
 
 
-def knn(x: Tensor, y: Tensor, ip: bool, mask: np.ndarray, costs: np.ndarray, labels: np.ndarray) -> int:
-    """Enter rows of y into the heaps of all queries; returns how many were, from the first on: not all where it does not pay."""
-    nq, nb, k = x.shape[0], y.shape[0], costs.shape[1]
-    asked = quantize(x)
-    if not asked.sound or x.shape[1] < _LEAST:
-        return 0
-    rows, inverse = x.numpy(), 1 / asked.scale
-    chunk = max(ROWS, _CHUNK // max(1, x.shape[1]) // ROWS * ROWS)
-    scored = [0]
-    for b in range(0, nb, chunk):
-        made = quantize(y[b : b + chunk])
-        if not made.sound or sum(scored) > nq * (8 * k + 256 + b // 32):
-            return b
-        whole = _table(y[b : b + chunk], made, asked, ip, mask[b : b + chunk])
+class Screen:
+    """Queries whose heaps are filled, table by table."""
 
-        def work(start: int, stop: int, b: int = b, whole: _Table = whole) -> None:
+    def __init__(self, x: Tensor, ip: bool, costs: np.ndarray, labels: np.ndarray) -> None:
+        self.x, self.ip, self.costs, self.labels = x.numpy(), ip, costs, labels
+        self.asked = quantize(x)
+        self.inverse, self.scored = 1 / self.asked.scale, [0]
+        # Rooms for tiles that no thread is using; made once, as allocators keep what threads of a pool give back.
+        self._rooms: list[Tensor] = []
+
+    def enter(self, y: Tensor, first: int, mask: np.ndarray) -> bool:
+        """Enter the rows of y, numbered from `first`; whether that was done: not where the bound does not hold or does not pay."""
+        nq, n, k = self.x.shape[0], y.shape[0], self.costs.shape[1]
+        if not self.asked.sound or y.shape[1] < _LEAST or sum(self.scored) > nq * (8 * k + 256 + first // 32):
+            return False
+        made = quantize(y)
+        if not made.sound:
+            return False
+        whole = _table(y, made, self.asked, self.ip, mask)
+
+        def work(start: int, stop: int) -> None:
             for q in range(start, stop, _QUERIES):
                 own = slice(q, min(q + _QUERIES, stop))
-                codes = asked.codes[own]
-                n, given = codes.shape[0], (ip, rows[own], inverse[own], asked.norm[own])
-                buffer = torch.empty(n * ROWS + 64, dtype=torch.int32)
-                for r in range(0, whole.codes.shape[0], ROWS):
-                    part = whole.part(r, min(ROWS, whole.codes.shape[0] - r))
-                    tile = buffer[: n * part.codes.shape[0]].view(n, -1)
+                codes = self.asked.codes[own]
+                given = self.ip, self.x[own], self.inverse[own], self.asked.norm[own]
+                buffer = self._rooms.pop() if self._rooms else torch.empty(_QUERIES * ROWS + 64, dtype=torch.int32)
+                for r in range(0, n, ROWS):
+                    part = whole.part(r, min(ROWS, n - r))
+                    tile = buffer[: codes.shape[0] * part.codes.shape[0]].view(codes.shape[0], -1)
                     torch._int_mm(codes, part.codes.t(), out=tile)
                     about = part.vectors, part.scale, part.slack, part.half
-                    scored.append(fold(tile.numpy(), *given, *about, b + r, costs[own], labels[own]))
+                    self.scored.append(fold(tile.numpy(), *given, *about, first + r, self.costs[own], self.labels[own]))
+                self._rooms.append(buffer)
 
         run_blocks(work, nq, min(_QUERIES, max(32, nq // (2 * max_threads()))), single=True)
-    return nb
+        return True
+
+
+def chunk_rows(d: int) -> int:
+    """How many rows to enter at a time."""
+    return max(ROWS, _CHUNK // max(1, d) // ROWS * ROWS)
+
+
+def knn(x: Tensor, y: Tensor, ip: bool, mask: np.ndarray, costs: np.ndarray, labels: np.ndarray) -> int:
+    """Enter rows of y into the heaps of all queries; returns how many were, from the first on: not all where it does not pay."""
+    screen, step = Screen(x, ip, costs, labels), chunk_rows(x.shape[1])
+    for b in range(0, y.shape[0], step):
+        if not screen.enter(y[b : b + step], b, mask[b : b + step]):
+            return b
+    return y.shape[0]
 
 
 def nearest(x: Tensor, y: Tensor, ip: bool, costs: np.ndarray, labels: np.ndarray) -> int:
