@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -31,19 +30,18 @@ class Annealing:
 
 def _best(n: int, how: Annealing, run: Run) -> tuple[Tensor, float]:
     """The best of some runs, which share one stream of random words."""
-    generator, words = RandomGenerator(how.seed), np.empty(0, dtype=np.uint32)
+    generator, words = RandomGenerator(how.seed), torch.empty(0, dtype=torch.int32)
     best, cost = torch.arange(n), 1e30
     for _ in range(how.n_redo):
         # A run takes at most three words a swap, and one a number to begin with; what it leaves is for the next.
-        words = np.concatenate([words, generator.raw(3 * how.n_iter + n - words.size)])
+        words = torch.cat([words, generator.words(3 * how.n_iter + n - words.shape[0])])
         perm = list(range(n))
         if how.init_random:
             for i, word in enumerate(words[:n].tolist()):
-                j = i + word % (n - i)
+                j = i + (word & 0xFFFFFFFF) % (n - i)
                 perm[i], perm[j] = perm[j], perm[i]
             words = words[n:]
-        draws = torch.from_numpy(words[: 3 * how.n_iter].view(np.int32)).view(how.n_iter, 3)
-        found, reached, used = run(torch.tensor(perm), draws)
+        found, reached, used = run(torch.tensor(perm), words[: 3 * how.n_iter].view(how.n_iter, 3))
         words = words[used:]
         # FAISS compares costs as floats.
         reached = float(torch.tensor(reached, dtype=torch.float32))

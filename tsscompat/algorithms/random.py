@@ -38,6 +38,10 @@ class RandomGenerator:
         words = np.frombuffer(self._state.bytes(4 * (n - len(ahead))), dtype="<u4")
         return np.concatenate([np.array(ahead, dtype=np.uint32), words]) if ahead else words
 
+    def words(self, n: int) -> Tensor:
+        """The same as int32, of the same bits."""
+        return torch.from_numpy(self.raw(n).view(np.int32).copy())
+
     def next(self) -> int:
         if not self._ahead:
             self._ahead = np.frombuffer(self._state.bytes(1024), dtype="<u4")[::-1].tolist()
