@@ -43,9 +43,9 @@ def once(call: Callable[[], Any]) -> float:
 def in_turn(
     theirs: Callable[[], Any], ours: Callable[[], Any], seconds: float, least: int = 3, most: int = 200
 ) -> tuple[float, float, int]:
-    """The median time of each, run alternately until `seconds` are used; calls under 2 ms are timed in bundles."""
+    """The median time of each, run alternately until `seconds` are used; calls are timed in bundles of up to 10 ms."""
     once(theirs), once(ours)  # caches are warm and kernels compiled
-    bundle = max(1, int(0.002 / max(once(theirs), once(ours), 1e-6)))
+    bundle = max(1, int(0.01 / max(once(theirs), once(ours), 1e-6)))
 
     def bundled(call: Callable[[], Any]) -> float:
         # FAISS's OpenMP threads spin for a moment after their work; what runs next should not pay for that.

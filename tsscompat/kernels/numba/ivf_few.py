@@ -139,5 +139,5 @@ def few_product(
     def before(a: int, b: int) -> None:
         fill_tables(queries, parts, middle, products, factor, tables, a, b)
 
-    arena, row_ns = (ids, offsets, sizes), m * 3.0
+    arena, row_ns = (ids, offsets, sizes), m * 0.6
     return _few(queries, centers.numpy(), nprobe, ip, ivf_tables.by_query, head, k, arena, row_ns, before)

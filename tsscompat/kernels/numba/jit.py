@@ -69,6 +69,11 @@ def jit(function: F) -> F:
     return cast(F, dispatcher)
 
 
+def in_order(function: F) -> F:
+    """The same for sums of look-ups: allowed to reorder them, LLVM gathers numbers into vectors one by one (84 ns where 14 do)."""
+    return cast(F, numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function))
+
+
 def inline(function: F) -> F:
     """A small device function, inlined by LLVM into the kernels that call it."""
     return cast(F, numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy", boundscheck=False)(function))

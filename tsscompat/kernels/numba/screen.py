@@ -5,7 +5,7 @@ A vector is x = s c + e, with integers c in [-127, 127] and a remainder e that i
     |<x, y> - s_x s_y <c_x, c_y>| = |<s_x c_x, e_y> + <e_x, y>| <= |s_x c_x| |e_y| + |e_x| |y|,
 
 where <c_x, c_y> is exact. A row that may be among the best by this bound is scored in float32, so the answer is that of float32; the
-others, nearly all, never are. Where the bound closes too seldom (`settled`), the caller goes on with products in float32.
+others, nearly all, never are. Where the bound does not hold or closes too seldom, the caller goes on with products in float32.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from tsscompat.kernels.numba.lanes import greatest, lowest, over
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 F = np.float32
-# What a float32 distance and the test against the bound may be off by, relative to the squared norms; 128 terms come to a tenth of it.
-_ROUNDING = F(1e-6)
+# What a float32 distance and the test against the bound may be off by, relative to the squared norms: 64 partial sums of 64 terms each
+# come to that, 128 terms to a thirtieth. What 8 bits leave over is a thousand times as much, so it costs nothing to be generous.
+_ROUNDING = F(4e-6)
 # Magnitudes between which no square over- or underflows.
 _TINY, _HUGE = F(1e-15), F(1e15)
 # With few dimensions nothing is gained, and torch's integer product of one (torch 2.13) is wrong.
@@ -64,7 +65,7 @@ def _quantize(x, bits, codes, scale, error, norm, start, stop):
         single[0] = most
         top = view[0]
         # Neither NaN nor infinity passes.
-        sound &= total == 0 or (_TINY < top and total < _HUGE * _HUGE)
+        sound &= most == 0 or (_TINY < top and total < _HUGE * _HUGE)
         step = top / F(127) if _TINY < top < _HUGE else F(1)
         factor, rest = F(1) / step, F(0)
         for j in range(row.shape[0]):
@@ -121,7 +122,7 @@ def fold(products, ip, x, inverse, x_norms, y, scale, slack, half, first, costs,
 
 
 @jit
-def closest(products, ip, x, x_scales, x_errors, x_norms, y, scale, error, norm, half, rounding, slack, costs, labels):
+def closest(products, ip, x, x_scales, x_errors, x_norms, y, scale, error, norm, half, longest, slack, costs, labels):
     """The best row of y for each row of x; returns how many were scored. `slack` is room to work in."""
     k, width, d, scored, one, reach, loss = y.shape[0], scale.shape[0], x.shape[1], 0, np.uint64(1), F(0), F(0)
     for q in range(x.shape[0]):
@@ -134,7 +135,7 @@ def closest(products, ip, x, x_scales, x_errors, x_norms, y, scale, error, norm,
         inv, query, row, best, at = F(1) / x_scales[q], address(x) + 4 * d * q, address(products) + 4 * k * q, WORST, np.int64(-1)
         # Whatever is the best in float32 cannot have a value plus slack below the greatest value less slack.
         bar = greatest(row, scales, slacks, halves, width, inv)
-        bar -= F(1e-6) * abs(bar) + F(8e-6) * (x_norms[q] * x_norms[q] + rounding) * inv
+        bar -= F(1e-6) * abs(bar) + F(8) * _ROUNDING * (x_norms[q] * x_norms[q] + longest) * inv
         for g in range(0, width, 64):
             hits = over(row, scales, slacks, halves, g, inv, bar)
             while hits:
@@ -196,7 +197,7 @@ def _filled(values: np.ndarray, value: float) -> np.ndarray:
 
 def _half(made: Codes, ip: bool) -> np.ndarray:
     """Half of the squared norms, a little less for rounding; none for inner products."""
-    return np.zeros_like(made.norm) if ip else made.norm * made.norm * F(0.5 - 2e-6)
+    return np.zeros_like(made.norm) if ip else made.norm * made.norm * (F(0.5) - F(2) * _ROUNDING)
 
 
 def _table(y: Tensor, made: Codes, asked: Codes, ip: bool, mask: np.ndarray) -> _Table:
@@ -267,7 +268,7 @@ def nearest(x: Tensor, y: Tensor, ip: bool, costs: np.ndarray, labels: np.ndarra
     made = quantize(y)
     if not made.sound or x.shape[1] < _LEAST:
         return 0
-    rows, rounding = x.numpy(), F(made.norm.max()) ** 2
+    rows, longest = x.numpy(), F(made.norm.max()) ** 2
     filled = _filled(made.scale, 0), _filled(made.error, 0), _filled(made.norm, 0), _filled(_half(made, ip), np.inf)
     transposed, step = made.codes.t(), max(32, (1 << 18) // k)
     scored, stopped = [0], [n]
@@ -283,7 +284,7 @@ def nearest(x: Tensor, y: Tensor, ip: bool, costs: np.ndarray, labels: np.ndarra
             tile = buffer[: asked.codes.shape[0] * k].view(-1, k)
             torch._int_mm(asked.codes, transposed, out=tile)
             about = rows[own], asked.scale, asked.error, asked.norm
-            scored.append(closest(tile.numpy(), ip, *about, y.numpy(), *filled, rounding, slack, costs[own], labels[own]))
+            scored.append(closest(tile.numpy(), ip, *about, y.numpy(), *filled, longest, slack, costs[own], labels[own]))
 
     run_blocks(work, n, step, single=True)
     return min(stopped)
