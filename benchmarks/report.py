@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,19 @@ def peaks(rows: list[dict[str, Any]]) -> str:
     """Peak memory beside FAISS's."""
     head = "| index | step | FAISS MiB | tsscompat MiB | ours/FAISS | beyond what was loaded: FAISS | tsscompat |"
     return "\n".join([head, "|---|---|---:|---:|---:|---:|---:|", *map(peak, rows)])
+
+
+def kept(path: Path, steps: set[str], chosen: Callable[[str], bool]) -> tuple[list[Timing], list[dict[str, Any]]]:
+    """The timings and the peaks of an earlier run that this one, of some steps of some rows, does not replace."""
+    content = json.loads(path.read_text())
+    files = {"write", "read"}
+    fields = {f.name for f in dataclasses.fields(Timing) if f.init}
+    timings = [
+        Timing(**{name: value for name, value in row.items() if name in fields})
+        for row in content["timings"]
+        if not ("files" in steps if row["step"] in files else row["step"] in steps and chosen(row["case"]))
+    ]
+    return timings, [row for row in content["memory"] if not ("memory" in steps and chosen(row["case"]))]
 
 
 def save(path: Path, about: dict[str, Any], timings: list[Timing], memory: list[dict[str, Any]], refused: list[str]) -> None:

@@ -3,6 +3,7 @@
 python benchmarks/run.py                         # all rows, about an hour on 2 cores
 python benchmarks/run.py --quick                 # small and short
 python benchmarks/run.py --rows 'PQ16|Flat' --steps search --nq 1 --budget 600
+python benchmarks/run.py --rows '^SQ8' --steps train,search --update   # these anew, beside the rest of the last run
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def reference_is_untrained(case: cases.Case) -> bool:
 def compact(case: cases.Case) -> cases.Case:
     """The same type with few lists, to load and compile what training needs."""
     key = re.sub(r"IVF\d+", "IVF16", case.key)
-    return cases.Case(case.name, re.sub(r"PQ(\d+)", r"PQ\1np", key), case.d, case.metric)
+    return cases.Case(case.name, re.sub(r"(?<!O)PQ(\d+)", r"PQ\1np", key), case.d, case.metric)
 
 
 def parse() -> argparse.Namespace:
@@ -229,6 +230,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--budget", type=float, default=7200, help="seconds after which no further row is begun")
     parser.add_argument("--quick", action="store_true", help="20,000 vectors, half a second a cell, a file of 50 MB, no training")
+    parser.add_argument("--update", action="store_true", help="keep what an earlier run left in --out of other rows and steps")
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results") / "cpu.json")
     options = parser.parse_args()
     if options.quick:
@@ -245,6 +247,8 @@ def main() -> int:
     tsscompat.omp_set_num_threads(options.threads)
     torch.set_num_threads(options.threads)
     run = Run(options)
+    if options.update:
+        run.timings, run.peaks = report.kept(options.out, options.steps, lambda name: bool(re.search(options.rows, name)))
     about = report.machine(options.threads)
     print(", ".join(f"{k} {v}" for k, v in about.items()), "", report.HEAD, sep="\n", flush=True)
     for case in cases.CASES:

@@ -192,7 +192,8 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
             x = x[rand_perm(x.shape[0], 1234)[:wanted].to(x.device, torch.int64)]
         if self.by_residual:
             list_nos = self._coarse()._assign(x, 1).reshape(-1)
-            self._train_encoder(self._residuals(x, list_nos), list_nos)
+            x = self._residuals(x, list_nos)  # what was drawn from the vectors is not needed any more
+            self._train_encoder(x, list_nos)
         else:
             self._train_encoder(x, None)
         self.is_trained = True

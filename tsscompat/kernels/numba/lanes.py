@@ -1,7 +1,10 @@
-"""Tests of many integer products at once, whose outcome is a word of bits.
+"""Whole vectors of numbers at work on many rows: tests of integer products, and the nearest of a table's rows.
 
-The value of product p in place j is F(p) * scale[j] - half[j] * inverse. Compiled as plain loops the same tests take three times as long,
-because LLVM turns neither a maximum of floats nor bits of comparisons into vectors.
+Tests (`over`, `greatest`): the value of product p in place j is F(p) * scale[j] - half[j] * inverse. Nearest rows (`nearest_four`,
+`best_four`): the sums of four queries and a group of rows stay in registers. As plain loops the same takes three times as long, because
+LLVM makes neither a maximum of floats with its place nor bits of comparisons, and stores sums that it could keep.
+
+What is named by its address must be an argument of the function that asks for it: an array made there may be gone before it is used.
 """
 
 from __future__ import annotations
