@@ -33,7 +33,6 @@ from tsscompat.kernels.ivf import nearest_lists
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
 
-# Vectors are encoded in blocks of this many, as FAISS does, so that residuals of a large batch never exist at once.
 # So many queries find their lists without the coarse quantizer's own search, whose preparations would cost more than the search.
 _FEW = 32
 # Coarse quantizers that are a table of centroids.

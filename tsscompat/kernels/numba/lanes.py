@@ -4,7 +4,8 @@ Tests (`over`, `greatest`): the value of product p in place j is F(p) * scale[j]
 `best_four`): the sums of four queries and a group of rows stay in registers. As plain loops the same takes three times as long, because
 LLVM makes neither a maximum of floats with its place nor bits of comparisons, and stores sums that it could keep.
 
-What is named by its address must be an argument of the function that asks for it: an array made there may be gone before it is used.
+What is named by its address must be an argument of the function that asks for it, or be read after: an array that only its address is
+left of may be gone before it is used.
 """
 
 from __future__ import annotations
