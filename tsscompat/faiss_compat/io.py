@@ -348,7 +348,7 @@ def read_ProductQuantizer(fname: Any) -> ProductQuantizer:
     def work(reader: Reader) -> ProductQuantizer:
         pq = ProductQuantizer()
         read_table(reader, sections.PQ, pq)
-        sections._finish_pq(pq, reader)
+        sections.finish_pq(pq, reader)
         return pq
 
     made: ProductQuantizer = _read_from(fname, work)

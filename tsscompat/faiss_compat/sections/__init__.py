@@ -1,0 +1,11 @@
+"""FAISS's file format as tables: for every tag the class, its fields, and what must hold of them.
+
+A row is `section(tag, class, fields)`. `finish` cross-checks the sizes that a file claims, so that whatever loads can be searched, and
+works out what the file does not hold. A module a family; importing it enters its rows.
+"""
+
+from tsscompat.faiss_compat.sections import eden, flat, graphs, ivf, transforms, wrappers  # noqa: F401 - their rows
+from tsscompat.faiss_compat.sections.common import PQ, finish_pq, index, transform
+from tsscompat.faiss_compat.sections.lists import InvertedListsCodec
+
+__all__ = ["PQ", "InvertedListsCodec", "finish_pq", "index", "transform"]
