@@ -76,7 +76,7 @@ def _scored(score: Score, seen: _Candidates, start: int, nprobe: int, largest: b
     return torch.where((seen.rows >= 0) & ~values.isnan(), values, float("inf"))
 
 
-def _top(
+def top_by_score(
     score: Score,
     lists: Ragged,
     keys: Tensor,
@@ -85,6 +85,7 @@ def _top(
     row_bytes: int,
     options: tuple[Tensor | None, Tensor | None, bool],
 ) -> Top:
+    """The k best by a score of the codec's own; NaN is not a result. `row_bytes`: what scoring takes for each candidate."""
     allowed, limits, pairs = options
     worst = torch.finfo(torch.float32).max
     nq, nprobe = keys.shape
@@ -109,7 +110,7 @@ def _top(
     return distances, labels, (visited, scored, int((labels >= 0).sum()))
 
 
-def _within(
+def within_by_score(
     score: Score,
     lists: Ragged,
     keys: Tensor,
@@ -118,6 +119,7 @@ def _within(
     row_bytes: int,
     options: tuple[Tensor | None, Tensor | None, bool],
 ) -> Range:
+    """All within a radius by a score of the codec's own."""
     allowed, limits, pairs = options
     bound = -radius if largest else radius
     hits, distances, labels = [keys.new_zeros(1)], [], []
@@ -168,7 +170,7 @@ def scan_flat(
 ) -> Top:
     """The k best by distance to the vectors `rows` (one for each row of the arena)."""
     score = _flat_score(x, rows, metric, metric_arg)
-    return _top(score, lists, keys, k, is_similarity(metric), 4 * x.shape[1], (allowed, limits, pairs))
+    return top_by_score(score, lists, keys, k, is_similarity(metric), 4 * x.shape[1], (allowed, limits, pairs))
 
 
 @accelerated
@@ -186,7 +188,7 @@ def within_flat(
 ) -> Range:
     """All within a radius by distance to the vectors `rows`."""
     score = _flat_score(x, rows, metric, metric_arg)
-    return _within(score, lists, keys, radius, is_similarity(metric), 4 * x.shape[1], (allowed, limits, pairs))
+    return within_by_score(score, lists, keys, radius, is_similarity(metric), 4 * x.shape[1], (allowed, limits, pairs))
 
 
 def _sum_of_tables(tables: Tensor, base: Tensor, terms: Tensor | None, codes: Tensor, nbits: int, nprobe: int) -> Score:
@@ -219,7 +221,7 @@ def scan_tables(
 ) -> Top:
     """The k best by base[query, probe] + terms[row] + what the code's parts select in tables[query, or query * nprobe + probe]."""
     score = _sum_of_tables(tables, base, terms, lists.codes, nbits, keys.shape[1])
-    return _top(score, lists, keys, k, largest, 24 * tables.shape[1], (allowed, limits, pairs))
+    return top_by_score(score, lists, keys, k, largest, 24 * tables.shape[1], (allowed, limits, pairs))
 
 
 @accelerated
@@ -238,7 +240,7 @@ def within_tables(
 ) -> Range:
     """All whose sum, as in scan_tables, is within a radius."""
     score = _sum_of_tables(tables, base, terms, lists.codes, nbits, keys.shape[1])
-    return _within(score, lists, keys, radius, largest, 24 * tables.shape[1], (allowed, limits, pairs))
+    return within_by_score(score, lists, keys, radius, largest, 24 * tables.shape[1], (allowed, limits, pairs))
 
 
 @dataclass(frozen=True)
@@ -289,7 +291,7 @@ def scan_affine(
 ) -> Top:
     """The k best by L2 of what codes stand for to x - centers[list], or by base[query, probe] + inner product with x."""
     score = _affine_score(x, affine, centers, base, lists.codes, keys, metric)
-    return _top(score, lists, keys, k, is_similarity(metric), 16 * x.shape[1], (allowed, limits, pairs))
+    return top_by_score(score, lists, keys, k, is_similarity(metric), 16 * x.shape[1], (allowed, limits, pairs))
 
 
 @accelerated
@@ -308,7 +310,7 @@ def within_affine(
 ) -> Range:
     """All within a radius by the scores of scan_affine."""
     score = _affine_score(x, affine, centers, base, lists.codes, keys, metric)
-    return _within(score, lists, keys, radius, is_similarity(metric), 16 * x.shape[1], (allowed, limits, pairs))
+    return within_by_score(score, lists, keys, radius, is_similarity(metric), 16 * x.shape[1], (allowed, limits, pairs))
 
 
 @accelerated
@@ -335,4 +337,4 @@ def scan_polysemous(
         differing = ones[(lists.codes[found] ^ signatures[pairs]).to(torch.int64)].sum(-1)
         return torch.where(differing < threshold, sums(queries, found, pairs), float("nan"))
 
-    return _top(score, lists, keys, k, largest, 24 * tables.shape[1] + 16 * signatures.shape[1], (allowed, limits, pairs))
+    return top_by_score(score, lists, keys, k, largest, 24 * tables.shape[1] + 16 * signatures.shape[1], (allowed, limits, pairs))
