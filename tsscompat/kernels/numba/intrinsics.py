@@ -1,9 +1,9 @@
-"""An instruction that numba has no name for: a lock that is one word."""
+"""Instructions that numba has no names for: a lock that is one word, a clock."""
 
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 
@@ -32,3 +32,14 @@ def unlock(typingctx, array, index):
         return context.get_dummy_value()
 
     return types.void(array, types.intp), codegen
+
+
+@intrinsic
+def ticks(typingctx):
+    """A clock that costs nothing to read: its unit is the machine's own, for shares of a time only."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.IntType(64), [])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
+
+    return types.int64(), codegen

@@ -33,13 +33,21 @@ NO_BOUND = np.float32(0)
 F32, I64 = np.dtype(np.float32), np.dtype(np.int64)
 # Work worth a thread of its own, in nanoseconds.
 GRAIN = 150_000
+# One query is dealt out late: the hand-over costs it 100 us and more on a busy machine (370 us in one hand were 550 in two).
+ALONE = 4 * GRAIN
 # From this many queries per list on, scanning list by list pays (d = 128, 195 rows a list).
 _SHARED = 2.0
 
 
-def work(nprobe: int, offsets: Array, ids: Array, row_ns: float) -> float:
-    """About how many nanoseconds one query takes (the arena's room counts too)."""
-    return nprobe * (ids.shape[0] / (offsets.shape[0] or 1) * row_ns + 20.0) + 1.0
+def average_work(nprobe: int, arena: tuple[Array, Array, Array], row_ns: float) -> float:
+    """About how many nanoseconds a query takes, from the ids, offsets and sizes of the lists (the arena's room counts too)."""
+    return nprobe * (arena[0].shape[0] / (arena[1].shape[0] or 1) * row_ns + 20.0) + 1.0
+
+
+def work(keys: Array, arena: tuple[Array, Array, Array], row_ns: float) -> float:
+    """The same for the lists that are probed: of a single query what is really there, as lists near the data are longer."""
+    nq, nprobe = keys.shape
+    return float(arena[2][keys[0]].sum()) * row_ns + 1.0 if nq == 1 else average_work(nprobe, arena, row_ns)
 
 
 def counts_of(done: list[Any]) -> tuple[int, int, int]:
@@ -49,7 +57,7 @@ def counts_of(done: list[Any]) -> tuple[int, int, int]:
     return tuple(sum(part[i] for part in done) for i in range(3))  # type: ignore[return-value]
 
 
-def _rest(ip: bool, bound: Any, allowed: Tensor | None, limits: Tensor | None, pairs: bool) -> Head:
+def rest_of(ip: bool, bound: Any, allowed: Tensor | None, limits: Tensor | None, pairs: bool) -> Head:
     """The arguments that every scan has after its keys."""
     mask = NO_MASK if allowed is None else allowed.numpy()
     return ip, bound, mask, NO_LIMITS if limits is None else limits.numpy(), pairs
@@ -58,8 +66,7 @@ def _rest(ip: bool, bound: Any, allowed: Tensor | None, limits: Tensor | None, p
 def top(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, k: int, per_query: float) -> Any:
     """Heaps for all queries: scan(*head, keys, *rest, costs, labels, hits, first, last) fills those of some."""
     nq, nprobe = keys.shape
-    # One query is dealt out late: the hand-over costs it 100 us and more on a busy machine (370 us in one hand were 550 in two).
-    if nq == 1 and per_query > 4 * GRAIN:
+    if nq == 1 and per_query > ALONE:
         parts = min(max_threads(), int(per_query / (2 * GRAIN)), nprobe)
         if parts > 1:
             return _top_of_one(scan, head, keys, rest, k, parts)
@@ -89,7 +96,7 @@ def _top_of_one(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, k
     return torch.from_numpy(best), torch.from_numpy(names), counts_of(done)
 
 
-def _within(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, per_query: float) -> Any:
+def within(scan: Callable[..., Any], head: Head, keys: Array, rest: Head, per_query: float) -> Any:
     """Everything within the radius for all queries."""
     nq = keys.shape[0]
     costs, labels, hits = np.empty((nq, 0), F32), np.empty((nq, 0), I64), np.zeros(nq, I64)
@@ -141,10 +148,10 @@ def scan_flat(
     vectors = (rows.numpy(), ids, offsets, sizes)
     head = (x.numpy(), metric, np.float32(metric_arg), *vectors)
     nq, nprobe = probed.shape
-    per_query = work(nprobe, offsets, ids, head[0].shape[1] * 0.3)
+    per_query = work(probed, vectors[1:], head[0].shape[1] * 0.3)
     threads = max_threads() if nq * per_query > 2 * GRAIN else 1
     if limits is not None or not plain or nq * nprobe < _SHARED * offsets.shape[0] * threads:
-        return top(ivf_flat.by_query, head, probed, _rest(ip, NO_BOUND, allowed, limits, pairs), k, per_query)
+        return top(ivf_flat.by_query, head, probed, rest_of(ip, NO_BOUND, allowed, limits, pairs), k, per_query)
     costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
     rest = (probed, ip, NO_MASK if allowed is None else allowed.numpy(), pairs, costs, labels)
     done: list[Any] = []
@@ -169,9 +176,9 @@ def within_flat(
         return NotImplemented
     _, ids, offsets, sizes = views(lists)
     ip = is_similarity(metric)
-    rest = _rest(ip, np.float32(-radius if ip else radius), allowed, limits, pairs)
+    rest = rest_of(ip, np.float32(-radius if ip else radius), allowed, limits, pairs)
     head = (x.numpy(), metric, np.float32(metric_arg), rows.numpy(), ids, offsets, sizes)
-    return _within(ivf_flat.by_query, head, keys.numpy(), rest, work(keys.shape[1], offsets, ids, x.shape[1] * 0.3))
+    return within(ivf_flat.by_query, head, keys.numpy(), rest, work(keys.numpy(), head[4:], x.shape[1] * 0.3))
 
 
 @jit
@@ -214,8 +221,8 @@ def scan_tables(
     pairs: bool = False,
 ) -> Any:
     head, probed = _tables(tables, base, terms, nbits, lists), keys.numpy()
-    per_query = work(probed.shape[1], head[7], head[6], tables.shape[1] * 0.6)
-    return top(ivf_tables.by_query, head, probed, _rest(largest, NO_BOUND, allowed, limits, pairs), k, per_query)
+    per_query = work(probed, head[6:], tables.shape[1] * 0.6)
+    return top(ivf_tables.by_query, head, probed, rest_of(largest, NO_BOUND, allowed, limits, pairs), k, per_query)
 
 
 def within_tables(
@@ -232,8 +239,8 @@ def within_tables(
     pairs: bool = False,
 ) -> Any:
     head = _tables(tables, base, terms, nbits, lists)
-    rest = _rest(largest, np.float32(-radius if largest else radius), allowed, limits, pairs)
-    return _within(ivf_tables.by_query, head, keys.numpy(), rest, work(keys.shape[1], head[7], head[6], tables.shape[1] * 0.6))
+    rest = rest_of(largest, np.float32(-radius if largest else radius), allowed, limits, pairs)
+    return within(ivf_tables.by_query, head, keys.numpy(), rest, work(keys.numpy(), head[6:], tables.shape[1] * 0.6))
 
 
 def steps(affine: Affine) -> tuple[Array, Array]:
@@ -268,8 +275,8 @@ def scan_affine(
     pairs: bool = False,
 ) -> Any:
     head, probed = _affine(x, affine, centers, base, lists), keys.numpy()
-    per_query = work(probed.shape[1], head[9], head[8], head[0].shape[1] * 0.15)
-    return top(ivf_affine.by_query, head, probed, _rest(metric == INNER_PRODUCT, NO_BOUND, allowed, limits, pairs), k, per_query)
+    per_query = work(probed, head[8:], head[0].shape[1] * 0.15)
+    return top(ivf_affine.by_query, head, probed, rest_of(metric == INNER_PRODUCT, NO_BOUND, allowed, limits, pairs), k, per_query)
 
 
 def within_affine(
@@ -286,5 +293,5 @@ def within_affine(
     pairs: bool = False,
 ) -> Any:
     head, ip = _affine(x, affine, centers, base, lists), metric == INNER_PRODUCT
-    rest = _rest(ip, np.float32(-radius if ip else radius), allowed, limits, pairs)
-    return _within(ivf_affine.by_query, head, keys.numpy(), rest, work(keys.shape[1], head[9], head[8], x.shape[1] * 0.15))
+    rest = rest_of(ip, np.float32(-radius if ip else radius), allowed, limits, pairs)
+    return within(ivf_affine.by_query, head, keys.numpy(), rest, work(keys.numpy(), head[8:], x.shape[1] * 0.15))

@@ -1,4 +1,7 @@
-"""Compiled twins of kernels/ivf_few.py: each block of queries goes through coarse search and scan on one thread, with little Python."""
+"""Compiled twins of kernels/ivf_few.py: each block of queries goes through coarse search and scan in one call of compiled code.
+
+A single query takes 100 to 200 us, of which every call into compiled code and every array made in Python takes some.
+"""
 
 from __future__ import annotations
 
@@ -14,99 +17,139 @@ from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.numba import ivf_affine, ivf_flat, ivf_tables
+from tsscompat.kernels.numba.intrinsics import ticks
 from tsscompat.kernels.numba.ivf import (
+    ALONE,
     F32,
     GRAIN,
     I64,
-    NO_BOUND,
     NO_FLOATS,
     NO_HALVES,
-    NO_LIMITS,
-    NO_MASK,
-    NO_TABLE,
+    average_work,
     counts_of,
     steps,
-    top,
-    work,
 )
-from tsscompat.kernels.numba.ivf_flat import NO_ARGUMENT, nearest
+from tsscompat.kernels.numba.ivf_flat import nearest
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.numba.ivf_terms import fill_tables
+from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.threads import run_blocks
 
 _NS_OF_CENTER = 0.12  # for each dimension
+# How much longer than the average the lists near a query may be: where data is dense, lists are long, and queries are there too.
+_DENSER = 2.0
+Scan = Callable[..., Any]
 
 
-def _few(
-    x: Any,
-    table: Any,
-    nprobe: int,
-    ip: bool,
-    scan: Callable[..., Any],
-    head: Any,
-    k: int,
-    arena: tuple[Any, Any, Any],
-    row_ns: float,
-    before: Callable[..., Any] | None = None,
-) -> Any:
-    """Search and scan for all queries; head() gives the scan's first arguments, given the coarse distances; `before` fills tables.
+@inline
+def coarse_of(x, table, nprobe, ip):  # type: ignore[no-untyped-def]
+    """The nearest lists of all queries, and their distances."""
+    coarse, keys = np.empty((x.shape[0], nprobe), np.float32), np.empty((x.shape[0], nprobe), np.int64)
+    nearest(x, table, ip, coarse, keys, 0, x.shape[0])
+    return coarse, keys
 
-    `arena` are the ids, offsets and sizes of the lists, `row_ns` about what a row costs.
-    """
-    ids, offsets, sizes = arena
-    nq, per_query = x.shape[0], work(nprobe, offsets, ids, row_ns)
-    coarse, keys = np.empty((nq, nprobe), F32), np.empty((nq, nprobe), I64)
-    rest = (ip, NO_BOUND, NO_MASK, NO_LIMITS, False)
-    given = head(coarse)
+
+@inline
+def unlimited():  # type: ignore[no-untyped-def]
+    """A bound, a mask, limits and pairs that a plain search does without."""
+    return np.float32(0), np.empty(0, np.bool_), np.empty((0, 0), np.int64), False
+
+
+@jit
+def flat_block(x, table, nprobe, ip, metric, rows, ids, offsets, sizes, costs, labels, first, last):  # type: ignore[no-untyped-def]
+    begun, x = ticks(), x[first:last]
+    _, keys = coarse_of(x, table, nprobe, ip)
+    scanning = ticks()
+    bound, mask, limits, pairs = unlimited()
+    some, names, hits = costs[first:last], labels[first:last], np.empty(x.shape[0], np.int64)
+    arena = rows, ids, offsets, sizes
+    visited, scored, entered, _, _ = ivf_flat.by_query(
+        x, metric, np.float32(0), *arena, keys, ip, bound, mask, limits, pairs, some, names, hits, 0, x.shape[0]
+    )
+    return visited, scored, entered, (scanning - begun) / max(1, ticks() - begun)
+
+
+@jit
+def affine_block(  # type: ignore[no-untyped-def]
+    x, table, nprobe, ip, residual, bits, lo, step, codes, halves, ids, offsets, sizes, costs, labels, first, last
+):
+    begun, x = ticks(), x[first:last]
+    coarse, keys = coarse_of(x, table, nprobe, ip)
+    scanning = ticks()
+    bound, mask, limits, pairs = unlimited()
+    some, names, hits = costs[first:last], labels[first:last], np.empty(x.shape[0], np.int64)
+    centers = table if residual and not ip else table[:0]
+    base = coarse if residual and ip else coarse[:0]
+    arena = codes, halves, ids, offsets, sizes
+    visited, scored, entered, _, _ = ivf_affine.by_query(
+        x, bits, lo, step, centers, base, *arena, keys, ip, bound, mask, limits, pairs, some, names, hits, 0, x.shape[0]
+    )
+    return visited, scored, entered, (scanning - begun) / max(1, ticks() - begun)
+
+
+@jit
+def product_block(  # type: ignore[no-untyped-def]
+    x, table, nprobe, ip, parts, plain, scale, shift, terms, codes, ids, offsets, sizes, costs, labels, first, last
+):
+    begun, x = ticks(), x[first:last]
+    coarse, keys = coarse_of(x, table, nprobe, ip)
+    scanning = ticks()
+    n, m, ksub = x.shape[0], parts.shape[0], parts.shape[2]
+    tables = np.empty((n, m, ksub), np.float32)
+    fill_tables(x, parts, shift, ip or not plain, scale, tables, 0, n)
+    if plain:
+        coarse[:] = np.float32(0)
+    bound, mask, limits, pairs = unlimited()
+    some, names, hits = costs[first:last], labels[first:last], np.empty(n, np.int64)
+    arena = codes, ids, offsets, sizes
+    visited, scored, entered, _, _ = ivf_tables.by_query(
+        tables.reshape(n, m * ksub), coarse, terms, m, 8, *arena, keys, ip, bound, mask, limits, pairs, some, names, hits, 0, n
+    )
+    return visited, scored, entered, (scanning - begun) / max(1, ticks() - begun)
+
+
+def _arrays(lists: Ragged, *tensors: Tensor | None) -> tuple[Any, ...]:
+    """Tensors that stay the same from search to search as arrays (none: empty), made once."""
+    kept = lists.kept.get("few")
+    if kept is None or len(kept[0]) != len(tensors) or any(a is not b for a, b in zip(kept[0], tensors)):
+        kept = lists.kept["few"] = (tensors, tuple(NO_FLOATS if t is None else t.numpy() for t in tensors))
+    return kept[1]  # type: ignore[no-any-return]
+
+
+def _few(block: Scan, given: tuple[Any, ...], arena: tuple[Any, Any, Any], row_ns: float, k: int) -> Any:
+    """block(*given, *arena, costs, labels, first, last) for all queries, divided among threads; `row_ns` is about what a row costs."""
+    x, table, nprobe = given[:3]
+    nq = x.shape[0]
+    per_query = average_work(nprobe, arena, row_ns)
+    if nq == 1 and per_query * _DENSER > ALONE:  # scanning may be for several threads: one step after another then
+        return NotImplemented
+    costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
+    started = perf_counter()
     if nq == 1 or nq * (per_query + table.size * _NS_OF_CENTER) < 2 * GRAIN:
-        started = perf_counter()
-        nearest(x, table, ip, coarse, keys, 0, nq)
-        spent = perf_counter() - started
-        if before is not None:
-            before(0, nq)
-        if nq == 1:
-            # Near the data lists are longer than on average: what is really there decides whether a second thread helps.
-            per_query = float(sizes[keys[0]].sum()) * row_ns
-        return *top(scan, given, keys, rest, k, per_query), spent
-    costs, labels, hits = np.empty((nq, k), F32), np.empty((nq, k), I64), np.empty(nq, I64)
+        visited, scored, entered, share = block(*given, *arena, costs, labels, 0, nq)
+        spent = (perf_counter() - started) * share
+        return torch.from_numpy(costs), torch.from_numpy(labels), (visited, scored, entered), spent
     done: list[Any] = []
-    seconds: list[float] = []
-
-    def block(a: int, b: int) -> None:
-        started = perf_counter()
-        nearest(x, table, ip, coarse, keys, a, b)
-        seconds.append(perf_counter() - started)
-        if before is not None:
-            before(a, b)
-        done.append(scan(*given, keys, *rest, costs, labels, hits, a, b))
-
-    run_blocks(block, nq, max(1, int(GRAIN / per_query)))
-    return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done), sum(seconds)
+    run_blocks(lambda a, b: done.append(block(*given, *arena, costs, labels, a, b)), nq, max(1, int(GRAIN / per_query)))
+    spent = (perf_counter() - started) * sum(part[3] for part in done) / len(done)
+    return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done), spent
 
 
 def few_flat(x: Tensor, centers: Tensor, nprobe: int, rows: Tensor, lists: Ragged, k: int, metric: int) -> Any:
     if metric not in (L2, INNER_PRODUCT):
         return NotImplemented
-    _, ids, offsets, sizes = views(lists)
-    queries = x.numpy()
-    given = (queries, metric, NO_ARGUMENT, rows.numpy(), ids, offsets, sizes)
-    arena, ip, row_ns = (ids, offsets, sizes), metric == INNER_PRODUCT, queries.shape[1] * 0.3
-    return _few(queries, centers.numpy(), nprobe, ip, ivf_flat.by_query, lambda coarse: given, k, arena, row_ns)
+    table, vectors = _arrays(lists, centers, rows)
+    given = (x.numpy(), table, nprobe, metric == INNER_PRODUCT, metric, vectors)
+    return _few(flat_block, given, views(lists)[1:], x.shape[1] * 0.3, k)
 
 
 def few_affine(
     x: Tensor, centers: Tensor, nprobe: int, affine: Affine, residual: bool, lists: Ragged, k: int, metric: int
 ) -> Any:
-    codes, ids, offsets, sizes = views(lists)
-    queries, table, ip = x.numpy(), centers.numpy(), metric == INNER_PRODUCT
-    start = (queries, affine.bits, *steps(affine), table if residual and not ip else NO_TABLE)
-    end = (codes, codes.view(np.uint16) if affine.bits >= 16 else NO_HALVES, ids, offsets, sizes)
-    arena, row_ns = (ids, offsets, sizes), queries.shape[1] * 0.15
-
-    def head(coarse: Any) -> Any:
-        return *start, coarse if residual and ip else NO_TABLE, *end
-
-    return _few(queries, table, nprobe, ip, ivf_affine.by_query, head, k, arena, row_ns)
+    codes, *arena = views(lists)
+    halves = codes.view(np.uint16) if affine.bits >= 16 else NO_HALVES
+    head = (x.numpy(), centers.numpy(), nprobe, metric == INNER_PRODUCT)
+    return _few(affine_block, (*head, residual, affine.bits, *steps(affine), codes, halves), tuple(arena), x.shape[1] * 0.15, k)
 
 
 def few_product(
@@ -125,19 +168,7 @@ def few_product(
 ) -> Any:
     if nbits != 8:
         return NotImplemented
-    codes, ids, offsets, sizes = views(lists)
-    queries, parts, ip = x.numpy(), transposed.numpy(), metric == INNER_PRODUCT
-    nq, m, ksub = queries.shape[0], parts.shape[0], parts.shape[2]
-    tables = np.empty((nq, m, ksub), F32)
-    middle, extra = NO_FLOATS if shift is None else shift.numpy(), NO_FLOATS if terms is None else terms.numpy()
-    products, factor = ip or not plain, np.float32(scale)
-    flat = tables.reshape(nq, m * ksub)
-
-    def head(coarse: Any) -> Any:
-        return flat, np.zeros_like(coarse) if plain else coarse, extra, m, nbits, codes, ids, offsets, sizes
-
-    def before(a: int, b: int) -> None:
-        fill_tables(queries, parts, middle, products, factor, tables, a, b)
-
-    arena, row_ns = (ids, offsets, sizes), m * 0.6
-    return _few(queries, centers.numpy(), nprobe, ip, ivf_tables.by_query, head, k, arena, row_ns, before)
+    codes, *arena = views(lists)
+    table, parts, middle, extra = _arrays(lists, centers, transposed, shift, terms)
+    given = (x.numpy(), table, nprobe, metric == INNER_PRODUCT, parts, plain, np.float32(scale), middle, extra, codes)
+    return _few(product_block, given, tuple(arena), parts.shape[0] * 0.6, k)
