@@ -16,12 +16,12 @@ from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, integer, real, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import allowed_rows
-from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersHNSW
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantized import IndexPQ, IndexScalarQuantizer
 from tsscompat.faiss_compat.stats import cvar
+from tsscompat.faiss_compat.stored_graph import StoredGraph
 from tsscompat.faiss_compat.vectors import Float64Vector, Int32Vector, UInt64Vector
 from tsscompat.kernels import graph as kernel
 from tsscompat.kernels.graph import Graph, Walk
@@ -189,55 +189,24 @@ def _walk_of(ef: int, k: int, relative: bool, bounded: bool) -> Walk:
     return Walk(max(ef, k), ef if bounded else max(ef, k), relative or not bounded)
 
 
-class IndexHNSW(Index):
-    """A graph over the vectors of `storage`."""
-
-    _caches = ("_decoded", "_rows")
+class IndexHNSW(StoredGraph):
+    """A graph over the vectors of `storage`, in layers."""
 
     hnsw = child(HNSW, "the graph")
-    own_fields = boolean(False)
-    storage = child(None, "holds the vectors")
     init_level0 = boolean(True, "link the bottom level when adding")
     keep_max_size_level0 = boolean(False, "fill bottom lists up with what was passed over")
     retain_locks = boolean(False)
 
     def __init__(self, first: Any = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
         if isinstance(first, Index):
-            super().__init__(first.d, first.metric_type)
-            self.storage, self.metric_arg = first, first.metric_arg
-            self.__dict__["_device"], self.__dict__["_gpu"] = first.device, first.getDevice()
+            self._over(first)
         else:
             super().__init__(first, metric)
         self.hnsw = HNSW(M)
         self.hnsw.is_similarity = enums.is_similarity_metric(self.metric_type)
 
-    def _own(self, storage: Index) -> None:
-        """Take on a storage of our own."""
-        self.storage, self.own_fields, self.is_trained = storage, True, storage.is_trained
-        self.metric_arg = storage.metric_arg
-
-    def _vectors(self) -> Tensor:
-        """The stored vectors as floats: the storage's own, or its codes decoded, kept until something is added."""
-        check(self.storage is not None, "this index has no storage of vectors: IndexHNSWFlat and its kin make one")
-        if isinstance(self.storage, IndexFlat):
-            codes, rows = self.storage.codes, self.__dict__["_rows"]
-            if rows is None or rows[0] is not codes._buffer or rows[1] != codes._n:
-                rows = self._rows = codes._buffer, codes._n, self.storage._vectors
-            vectors: Tensor = rows[2]
-            return vectors
-        kept = self.__dict__["_decoded"]
-        if kept is None or kept.shape[0] != self.storage.ntotal:
-            kept = self._decoded = self.storage._reconstruct_n(0, self.storage.ntotal)
-        decoded: Tensor = kept
-        return decoded
-
-    def _train(self, x: Tensor) -> None:
-        check(self.storage is not None, "this index has no storage of vectors: IndexHNSWFlat and its kin make one")
-        self.storage._train(x)
-        self.is_trained = True
-
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
-        check(self.storage is not None, "this index has no storage of vectors: IndexHNSWFlat and its kin make one")
+        self._need_storage()
         if x.shape[0] == 0:
             return
         first = self.ntotal
@@ -313,10 +282,6 @@ class IndexHNSW(Index):
         lims = torch.cat([torch.zeros(1, dtype=torch.int64, device=x.device), inside.sum(1).cumsum(0)])
         return lims, distances[inside], labels[inside]
 
-    def _reconstruct(self, keys: Tensor) -> Tensor:
-        found: Tensor = self.storage._reconstruct(keys)
-        return found
-
     def _reset(self) -> None:
         self.hnsw.reset()
         self.storage._reset()
@@ -327,10 +292,6 @@ class IndexHNSW(Index):
         self.storage._permute_entries(perm)
         self.hnsw._permute(perm)
         self._drop_caches()
-
-    def get_distance_computer(self) -> DistanceComputer:
-        """Distances to single vectors, for a query set on it."""
-        return DistanceComputer(self.storage)
 
     # -- building by hand ------------------------------------------------------------------------------------------------------------
 

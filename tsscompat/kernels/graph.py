@@ -85,10 +85,11 @@ def search(
 ) -> tuple[Tensor, Tensor, tuple[int, int]]:
     """The k best nodes that walks of the bottom level meet, by cost, then number; and how many distances and steps that took.
 
-    `starts` (nq, m): nodes to begin at, in place of a descent from the top. All queries take a step at a time.
+    `starts` (nq, m), or (1, m) for all: nodes to begin at, in place of a descent from the top. All queries take a step at a time.
     """
     step = max(1, _BLOCK // max(1, rows.shape[0]))
     parts = []
+    starts = None if starts is None else starts.expand(x.shape[0], -1)
     for i in range(0, x.shape[0], step):
         block = x[i : i + step]
         begin = descend(block, rows, graph, metric, metric_arg)[0][:, None] if starts is None else starts[i : i + step]

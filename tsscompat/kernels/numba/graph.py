@@ -147,7 +147,7 @@ def _search(plan, arg, allowed, given, visited, turn, xs, costs, labels, start, 
         best[:] = _NOTHING
         size, more = 0, 1
         if given.shape[0]:
-            more = _given(given, q, visited, number, nodes)
+            more = _given(given, min(q, given.shape[0] - 1), visited, number, nodes)
             measure(xs, q, rows, nodes, more, metric, power, found)
             for i in range(more):
                 at, size = place(pool, size, found[i], nodes[i])

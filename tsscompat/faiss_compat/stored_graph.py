@@ -1,0 +1,64 @@
+"""What indexes of a graph share: a storage index that holds the vectors, which the graph's walks read as floats."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from tsscompat.errors import check
+from tsscompat.faiss_compat.attributes import boolean, child
+from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.computers import DistanceComputer
+from tsscompat.faiss_compat.flat import IndexFlat
+
+
+class StoredGraph(Index):
+    """A graph over the vectors of `storage`."""
+
+    _caches = ("_decoded", "_rows")
+
+    own_fields = boolean(False)
+    storage = child(None, "holds the vectors")
+
+    def _over(self, storage: Index) -> None:
+        """Be a graph over a storage that is given."""
+        super().__init__(storage.d, storage.metric_type)
+        self.storage, self.metric_arg = storage, storage.metric_arg
+        self.__dict__["_device"], self.__dict__["_gpu"] = storage.device, storage.getDevice()
+
+    def _own(self, storage: Index) -> None:
+        """Take on a storage of our own."""
+        self.storage, self.own_fields, self.is_trained = storage, True, storage.is_trained
+        self.metric_arg = storage.metric_arg
+
+    def _need_storage(self) -> None:
+        kind = type(self).__name__
+        check(self.storage is not None, "this index has no storage of vectors: {}Flat and its kin make one", kind)
+
+    def _vectors(self) -> Tensor:
+        """The stored vectors as floats: the storage's own, or its codes decoded, kept until something is added."""
+        self._need_storage()
+        if isinstance(self.storage, IndexFlat):
+            codes, rows = self.storage.codes, self.__dict__["_rows"]
+            if rows is None or rows[0] is not codes._buffer or rows[1] != codes._n:
+                rows = self._rows = codes._buffer, codes._n, self.storage._vectors
+            vectors: Tensor = rows[2]
+            return vectors
+        kept = self.__dict__["_decoded"]
+        if kept is None or kept.shape[0] != self.storage.ntotal:
+            kept = self._decoded = self.storage._reconstruct_n(0, self.storage.ntotal)
+        decoded: Tensor = kept
+        return decoded
+
+    def _train(self, x: Tensor) -> None:
+        self._need_storage()
+        self.storage._train(x)
+        self.is_trained = True
+
+    def _reconstruct(self, keys: Tensor) -> Tensor:
+        self._need_storage()
+        found: Tensor = self.storage._reconstruct(keys)
+        return found
+
+    def get_distance_computer(self) -> DistanceComputer:
+        """Distances to single vectors, for a query set on it."""
+        return DistanceComputer(self.storage)
