@@ -1,32 +1,385 @@
-"""Distances between binary codes, compiled."""
+"""Distances between binary codes, compiled.
+
+Queries and rows are words of 64 bits, filled up with zeros. In a batch, rows are turned into tiles of columns that four queries at a time
+are compared with; a single query is compared row by row. The best of a table are words too, distance above place, so that order is order.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.kernels.numba.jit import jit
-from tsscompat.kernels.threads import run_blocks
+from tsscompat.kernels.hamming import PLACE_BITS, WORST
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.numba.addressed import address
+from tsscompat.kernels.numba.ivf_heap import roomy, sift
+from tsscompat.kernels.numba.ivf_lists import views
+from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.numba.popcount import GROUP, byte_at, count_bytes, count_four, count_rows, word_at
+from tsscompat.kernels.threads import max_threads, run_blocks
 
-_BITS = np.array([i.bit_count() for i in range(256)], dtype=np.int32)
-_BYTES = (np.arange(256) > 0).astype(np.int32)
+Array = np.ndarray[Any, Any]
+_NO_MASK = np.zeros(0, np.bool_)
+_NO_LIMITS = np.zeros((0, 0), np.int64)
+_I32, _I64 = np.dtype(np.int32), np.dtype(np.int64)
+# Rows that are compared at a time: the columns of a tile stay in the first cache.
+_ROWS = 512
+# Beyond all distances that a word can hold.
+_FAR = 1 << 23
+_NOTHING = np.int64(1) << 62
+# About how many nanoseconds a word takes, and how many are worth a thread of its own.
+_WORD_NS, _GRAIN = 0.5, 100_000
+
+
+@inline
+def _rows_at(codes, size, a, b, words, room):  # type: ignore[no-untyped-def]
+    """The address of rows a : b as whole words; copied where they are not."""
+    base = address(codes) + a * size
+    if size == 8 * words:
+        return base
+    for r in range(b - a):
+        row = base + r * size
+        for w in range(words):
+            word = np.uint64(0)
+            for byte in range(8 * w, min(8 * w + 8, size)):
+                word |= byte_at(row + byte) << np.uint64(8 * (byte - 8 * w))
+            room[r * words + w] = word
+    return address(room)
+
+
+@inline
+def _turn(base, n, words, tile):  # type: ignore[no-untyped-def]
+    """Copy rows into a tile of columns; gives the number of groups. Rows that fill the last group up are what was there."""
+    groups = (n + GROUP - 1) // GROUP
+    for r in range(n):
+        at = r // GROUP * words * GROUP + r % GROUP
+        for w in range(words):
+            tile[at + w * GROUP] = word_at(base + 8 * (r * words + w))
+    return groups
+
+
+@inline
+def _sink(heap, word):  # type: ignore[no-untyped-def]
+    """Put a word in the place of the root, the largest."""
+    n, i = heap.shape[0], 0
+    while True:
+        child = 2 * i + 1
+        if child >= n:
+            break
+        if child + 1 < n and heap[child + 1] > heap[child]:
+            child += 1
+        if heap[child] <= word:
+            break
+        heap[i] = heap[child]
+        i = child
+    heap[i] = word
+
+
+@inline
+def _any_under(group, bar):  # type: ignore[no-untyped-def]
+    under = np.int32(0)
+    for i in range(group.shape[0]):
+        under += np.int32(group[i] < bar)
+    return under > 0
+
+
+@inline
+def _keep(heap, found, n, first, allowed):  # type: ignore[no-untyped-def]
+    """Enter the distances of rows first : first + n into a heap of words."""
+    masked = allowed.shape[0] > 0
+    bar = np.int32(min(heap[0] >> PLACE_BITS, _FAR))
+    for g in range(0, n, 64):
+        group = found[g : min(g + 64, n)]
+        if not _any_under(group, bar):
+            continue
+        for i in range(group.shape[0]):
+            if group[i] < bar and not (masked and not allowed[first + g + i]):
+                _sink(heap, np.int64(group[i]) << PLACE_BITS | (first + g + i))
+                bar = np.int32(min(heap[0] >> PLACE_BITS, _FAR))
 
 
 @jit
-def _fill(x, y, ones, out, start, stop):
-    for q in range(start, stop):
-        a = x[q]
-        for r in range(y.shape[0]):
-            b, total = y[r], np.int32(0)
-            for i in range(a.shape[0]):
-                total += ones[a[i] ^ b[i]]
-            out[q, r] = total
+def _nearest(x, codes, size, whole, allowed, heaps, q0, q1, r0, r1):  # type: ignore[no-untyped-def]
+    """Heaps of queries q0 : q1 over rows r0 : r1."""
+    words = x.shape[1]
+    found = np.empty((4, _ROWS), np.int32)
+    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
+    together = q1 - q0 > 3 and not whole
+    tile = np.empty(_ROWS * words if together else 0, np.uint64)
+    queries, line = address(x), 8 * words
+    for a in range(r0, r1, _ROWS):
+        n = min(_ROWS, r1 - a)
+        base = _rows_at(codes, size, a, a + n, words, room)
+        q = q0
+        if together:
+            groups = _turn(base, n, words, tile)
+            while q < q1:
+                last = q1 - 1  # a group of queries that is not full repeats the last
+                count_four(
+                    queries + q * line,
+                    queries + min(q + 1, last) * line,
+                    queries + min(q + 2, last) * line,
+                    queries + min(q + 3, last) * line,
+                    address(tile),
+                    groups,
+                    words,
+                    address(found),
+                    4 * _ROWS,
+                )
+                for o in range(min(4, q1 - q)):
+                    _keep(heaps[q + o], found[o], n, a, allowed)
+                q += 4
+        while q < q1:
+            if whole:
+                count_bytes(queries + q * line, base, n, words, address(found))
+            else:
+                count_rows(queries + q * line, base, n, words, address(found))
+            _keep(heaps[q], found[0], n, a, allowed)
+            q += 1
+
+
+@jit
+def _answer(heaps, distances, labels, q0, q1):  # type: ignore[no-untyped-def]
+    """Answers of queries q0 : q1 from heaps (parts, nq, k)."""
+    parts, _, k = heaps.shape
+    merged = np.empty(parts * k, np.int64)
+    for q in range(q0, q1):
+        for p in range(parts):
+            merged[p * k : (p + 1) * k] = heaps[p, q]
+        merged.sort()
+        for i in range(k):
+            missing = merged[i] >= _NOTHING
+            distances[q, i] = WORST if missing else merged[i] >> PLACE_BITS
+            labels[q, i] = -1 if missing else merged[i] & ((np.int64(1) << PLACE_BITS) - 1)
+
+
+@jit
+def _nearest_of_few(x, codes, size, whole, allowed, k, distances, labels):  # type: ignore[no-untyped-def]
+    heaps = np.full((1, x.shape[0], k), _NOTHING, np.int64)
+    _nearest(x, codes, size, whole, allowed, heaps[0], 0, x.shape[0], 0, codes.shape[0])
+    _answer(heaps, distances, labels, 0, x.shape[0])
+
+
+def _words(x: Tensor) -> Array:
+    """Queries as rows of whole words."""
+    codes = x.numpy()
+    n, size = codes.shape
+    if size % 8 == 0 and codes.flags.c_contiguous and codes.ctypes.data % 8 == 0 and size:
+        return codes.view(np.uint64)
+    out = np.zeros((n, -(-size // 8) * 8), np.uint8)
+    out[:, :size] = codes
+    return out.view(np.uint64) if size else np.zeros((n, 0), np.uint64)
+
+
+def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor | None = None) -> Any:
+    if 8 * x.shape[1] >= _FAR:
+        return NotImplemented
+    queries, codes = _words(x), y.contiguous().numpy()
+    mask = _NO_MASK if allowed is None else allowed.contiguous().numpy()
+    nq, nb, size = queries.shape[0], codes.shape[0], codes.shape[1]
+    distances, labels = np.empty((nq, k), _I32), np.empty((nq, k), _I64)
+    per_query = nb * max(1, queries.shape[1]) * _WORD_NS + 1.0
+    threads = max_threads() if nq * per_query > 2 * _GRAIN else 1
+    if threads == 1:
+        _nearest_of_few(queries, codes, size, whole_bytes, mask, k, distances, labels)
+        return torch.from_numpy(distances), torch.from_numpy(labels)
+    # Few queries share the rows out, each thread with heaps of its own.
+    parts = 1 if nq >= 8 * threads else min(threads, int(nq * per_query / _GRAIN))
+    heaps = np.full((parts, nq, k), _NOTHING, _I64)
+
+    def some_rows(a: int, b: int) -> None:
+        for p in range(a, b):
+            _nearest(queries, codes, size, whole_bytes, mask, heaps[p], 0, nq, nb * p // parts, nb * (p + 1) // parts)
+
+    def some_queries(a: int, b: int) -> None:
+        _nearest(queries, codes, size, whole_bytes, mask, heaps[0], a, b, 0, nb)
+
+    if parts > 1:
+        run_blocks(some_rows, parts)
+    else:
+        run_blocks(some_queries, nq, max(16, int(_GRAIN / per_query)))
+    run_blocks(lambda a, b: _answer(heaps, distances, labels, a, b), nq, 256)
+    return torch.from_numpy(distances), torch.from_numpy(labels)
+
+
+@jit
+def _table(x, codes, size, whole, out, q0, q1):  # type: ignore[no-untyped-def]
+    words = x.shape[1]
+    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
+    for a in range(0, codes.shape[0], _ROWS):
+        n = min(_ROWS, codes.shape[0] - a)
+        base = _rows_at(codes, size, a, a + n, words, room)
+        for q in range(q0, q1):
+            if whole:
+                count_bytes(address(x) + 8 * q * words, base, n, words, address(out) + 4 * (q * out.shape[1] + a))
+            else:
+                count_rows(address(x) + 8 * q * words, base, n, words, address(out) + 4 * (q * out.shape[1] + a))
 
 
 def hamming(x: Tensor, y: Tensor, whole_bytes: bool = False) -> Tensor:
-    a, b = x.contiguous().numpy(), y.contiguous().numpy()
-    out = np.empty((a.shape[0], b.shape[0]), dtype=np.int32)
-    ones = _BYTES if whole_bytes else _BITS
-    run_blocks(lambda s, e: _fill(a, b, ones, out, s, e), a.shape[0], max(1, (1 << 18) // max(1, b.size)))
+    queries, codes = _words(x), y.contiguous().numpy()
+    out = np.empty((queries.shape[0], codes.shape[0]), _I32)
+    grain = max(1, int(_GRAIN / (codes.size * _WORD_NS / 8 + 1.0)))
+    run_blocks(lambda a, b: _table(queries, codes, codes.shape[1], whole_bytes, out, a, b), out.shape[0], grain)
     return torch.from_numpy(out)
+
+
+# ---- inverted lists ------------------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _scan(x, codes, ids, offsets, sizes, keys, limits, pairs, by_arrival, distances, labels, q0, q1):  # type: ignore[no-untyped-def]
+    """The best of queries q0 : q1 in their lists; gives how many lists, codes and results that entered there were."""
+    words, size, k = x.shape[1], codes.shape[1], distances.shape[1]
+    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
+    found, costs = np.empty(_ROWS, np.int32), np.empty(k, np.int64)
+    shift = PLACE_BITS if by_arrival else 0
+    visited = scored = entered = 0
+    for q in range(q0, q1):
+        names = labels[q]
+        costs[:] = _NOTHING
+        names[:] = -1
+        bar, arrived = np.int32(WORST), np.int64(0)
+        for p in range(keys.shape[1]):
+            l = keys[q, p]
+            if l < 0:
+                continue
+            start, n_list = offsets[l], sizes[l]
+            if limits.shape[0]:
+                n_list = min(n_list, limits[q, p])
+            if n_list == 0:
+                continue
+            visited += 1
+            scored += n_list
+            for a in range(start, start + n_list, _ROWS):
+                n = min(_ROWS, start + n_list - a)
+                base = _rows_at(codes, size, a, a + n, words, room)
+                count_rows(address(x) + 8 * q * words, base, n, words, address(found))
+                for i in range(n):
+                    if found[i] < bar:
+                        row = a + i
+                        place = arrived + row - start if by_arrival else 0
+                        sift(costs, names, k, np.int64(found[i]) << shift | place, l << 32 | (row - start) if pairs else ids[row])
+                        bar = np.int32(min(costs[0] >> shift, WORST))
+                        entered += 1
+            arrived += n_list
+        for end in range(k - 1, 0, -1):
+            cost, name = costs[end], names[end]
+            costs[end], names[end] = costs[0], names[0]
+            sift(costs, names, end, cost, name)
+        for i in range(k):
+            distances[q, i] = np.int32(min(costs[i] >> shift, WORST))
+    return visited, scored, entered
+
+
+def _shared_out(work: Callable[[int, int], Any], nq: int, per_query: float) -> list[Any]:
+    """What blocks of queries answer, in order."""
+    if nq * per_query < 2 * _GRAIN:
+        return [work(0, nq)]
+    done: list[tuple[int, Any]] = []
+    run_blocks(lambda a, b: done.append((a, work(a, b))), nq, max(1, int(_GRAIN / per_query)))
+    return [part for _, part in sorted(done, key=lambda item: item[0])]
+
+
+def _per_query(lists: Ragged, nprobe: int, words: int) -> float:
+    return nprobe * (lists.ids.shape[0] / max(1, lists.nlist) * words * 2 * _WORD_NS + 20.0) + 1.0
+
+
+def scan(
+    x: Tensor, lists: Ragged, keys: Tensor, k: int, limits: Tensor | None = None, pairs: bool = False, by_arrival: bool = False
+) -> Any:
+    if 8 * x.shape[1] >= _FAR:
+        return NotImplemented
+    queries, probed, arena = _words(x), keys.contiguous().numpy(), views(lists)
+    nq = queries.shape[0]
+    distances, labels = np.empty((nq, k), _I32), np.empty((nq, k), _I64)
+    cut = _NO_LIMITS if limits is None else limits.contiguous().numpy()
+
+    def some(a: int, b: int) -> tuple[int, int, int]:
+        return _scan(queries, *arena, probed, cut, pairs, by_arrival, distances, labels, a, b)
+
+    done = _shared_out(some, nq, _per_query(lists, probed.shape[1], queries.shape[1]))
+    counts = (sum(d[0] for d in done), sum(d[1] for d in done), sum(d[2] for d in done))
+    return torch.from_numpy(distances), torch.from_numpy(labels), counts
+
+
+@jit
+def _within(x, codes, ids, offsets, sizes, keys, radius, allowed, pairs, hits, q0, q1):  # type: ignore[no-untyped-def]
+    """All of queries q0 : q1 under the radius, one after another: distances, labels, and how many lists and codes there were."""
+    words, size, masked = x.shape[1], codes.shape[1], allowed.shape[0] > 0
+    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
+    found = np.empty(_ROWS, np.int32)
+    distances, labels = np.empty(64, np.int32), np.empty(64, np.int64)
+    total = visited = scored = 0
+    for q in range(q0, q1):
+        before = total
+        for p in range(keys.shape[1]):
+            l = keys[q, p]
+            if l < 0 or sizes[l] == 0:
+                continue
+            start, stop = offsets[l], offsets[l] + sizes[l]
+            visited += 1
+            for a in range(start, stop, _ROWS):
+                n = min(_ROWS, stop - a)
+                base = _rows_at(codes, size, a, a + n, words, room)
+                count_rows(address(x) + 8 * q * words, base, n, words, address(found))
+                if not masked:
+                    scored += n
+                    if not _any_under(found[:n], radius):
+                        continue
+                distances, labels = roomy(distances, total, n), roomy(labels, total, n)
+                for i in range(n):
+                    row = a + i
+                    if masked:
+                        if not allowed[row]:
+                            continue
+                        scored += 1
+                    if found[i] < radius:
+                        distances[total] = found[i]
+                        labels[total] = l << 32 | (row - start) if pairs else ids[row]
+                        total += 1
+        hits[q] = total - before
+    return distances[:total], labels[:total], visited, scored
+
+
+def within(x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor | None = None, pairs: bool = False) -> Any:
+    queries, probed, arena = _words(x), keys.contiguous().numpy(), views(lists)
+    nq = queries.shape[0]
+    mask = _NO_MASK if allowed is None else allowed.contiguous().numpy()
+    hits, bound = np.zeros(nq, _I64), np.int32(max(-1, min(radius, WORST)))
+
+    def some(a: int, b: int) -> Any:
+        return _within(queries, *arena, probed, bound, mask, pairs, hits, a, b)
+
+    rows = lists.codes.shape[0] / max(1, lists.nlist)
+    done = _shared_out(some, nq, probed.shape[1] * (rows * queries.shape[1] * 2 * _WORD_NS + 20.0) + 1.0)
+    lims = np.zeros(nq + 1, _I64)
+    np.cumsum(hits, out=lims[1:])
+    distances, labels = np.concatenate([d[0] for d in done]), np.concatenate([d[1] for d in done])
+    counts = (sum(d[2] for d in done), sum(d[3] for d in done), int(lims[-1]))
+    return torch.from_numpy(lims), torch.from_numpy(distances), torch.from_numpy(labels), counts
+
+
+@jit
+def _search_lists(x, centers, nprobe, codes, ids, offsets, sizes, distances, labels):  # type: ignore[no-untyped-def]
+    nq = x.shape[0]
+    heaps = np.full((1, nq, nprobe), _NOTHING, np.int64)
+    _nearest(x, centers, centers.shape[1], False, _NO_MASK, heaps[0], 0, nq, 0, centers.shape[0])
+    gaps, keys = np.empty((nq, nprobe), np.int32), np.empty((nq, nprobe), np.int64)
+    _answer(heaps, gaps, keys, 0, nq)
+    return _scan(x, codes, ids, offsets, sizes, keys, _NO_LIMITS, False, False, distances, labels, 0, nq)
+
+
+def search_lists(x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Any:
+    nq, size = x.shape
+    words = -(-size // 8)
+    work = nq * (centers.shape[0] * words * _WORD_NS + _per_query(lists, nprobe, words))
+    if 8 * size >= _FAR or work > 2 * _GRAIN:
+        return NotImplemented
+    distances, labels = np.empty((nq, k), _I32), np.empty((nq, k), _I64)
+    counts = _search_lists(_words(x), centers.numpy(), nprobe, *views(lists), distances, labels)
+    return torch.from_numpy(distances), torch.from_numpy(labels), counts
