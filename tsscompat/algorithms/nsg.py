@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,10 +55,15 @@ def starts(edges: Tensor, entry: int, size: int) -> Tensor:
     return torch.tensor(list(names), dtype=torch.int64, device=edges.device)
 
 
+@functools.lru_cache(maxsize=64)
+def _until_done(size: int) -> Walk:
+    """A walk that expands all that its pool holds; one for each size, by which kernels know it again."""
+    return Walk(size, size)
+
+
 def walk(x: Tensor, rows: Tensor, graph: Graph, begin: Tensor, k: int, metric: int, arg: float) -> tuple[Tensor, Tensor]:
     """The k best nodes that walks from the nodes `begin` meet; the pool has as many places."""
-    size = begin.shape[0]
-    return kernel.search(x, rows, graph, Walk(size, size), k, metric, arg, None, begin[None])[:2]
+    return kernel.search(x, rows, graph, _until_done(begin.shape[0]), k, metric, arg, None, begin[None])[:2]
 
 
 def entry_point(rows: Tensor, near: Tensor, pool: int, metric: int, arg: float, drawn: int) -> int:
@@ -113,8 +119,6 @@ def build(rows: Tensor, near: Tensor, how: Settings, rng: RandomGenerator) -> tu
     """A graph of all rows from a table of their neighbours: edges (n, width) int32, the entry point, how many nodes had to be attached."""
     near = torch.where((near >= 0) & (near < rows.shape[0]), near, -1).int().contiguous()
     entry = entry_point(rows, near, how.pool, how.metric, how.arg, rng.rand_int(rows.shape[0]))
-    edges, costs = nsg.link(
-        rows, near, starts(near, entry, how.pool), how.pool, how.candidates, how.width, how.metric, how.arg
-    )
+    edges, costs = nsg.link(rows, near, starts(near, entry, how.pool), how.pool, how.candidates, how.width, how.metric, how.arg)
     nsg.link_back(rows, edges, costs, how.metric, how.arg)
     return edges, entry, connect(rows, edges, entry, how, rng)

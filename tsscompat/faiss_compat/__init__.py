@@ -34,12 +34,14 @@ from tsscompat.faiss_compat.kmeans import *
 from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
+from tsscompat.faiss_compat.nsg import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
+from tsscompat.faiss_compat.rabitq import *
 from tsscompat.faiss_compat.randoms import *
 from tsscompat.faiss_compat.refine import *
 from tsscompat.faiss_compat.selectors import *
@@ -51,3 +53,4 @@ from tsscompat.faiss_compat.transforms import *
 from tsscompat.faiss_compat.tuning import *
 from tsscompat.faiss_compat.two_layer import *
 from tsscompat.faiss_compat.vectors import *
+from tsscompat.faiss_compat.visited import *

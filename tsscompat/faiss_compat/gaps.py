@@ -25,7 +25,6 @@ GAPS: tuple[tuple[str, str], ...] = (
         r".*[Bb]inary(?!_f).*|.*_binary|knn_hamming|hammings_knn_\w+|(un)?pack_bitstrings|popcount\d+|real_to_binary|CodeSet|index_binary_factory",
         "binary indexes and Hamming functions come in a later release",
     ),
-    (r"IndexN(SG|NDescent)\w*", "NSG and NN-descent graphs come in a later release"),
     (r"IndexLSH|IndexIVFSpectralHash", "hashing indexes come in a later release"),
     (r"IndexLattice|\w+_lattice_r2_limit", "lattice codecs come in a later release"),
     (r"IndexRowwiseMinMax\w*", "row-wise min-max scaling comes in a later release"),

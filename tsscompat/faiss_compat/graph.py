@@ -54,6 +54,17 @@ class HNSW(Stated):
 
     SM_DEFAULT, SM_PANORAMA, SM_RABITQ = 0, 1, 2
 
+    @property
+    def graph(self) -> Int32Vector:
+        """The neighbours, under the name of FAISS's stub."""
+        edges: Int32Vector = self.neighbors
+        return edges
+
+    @property
+    def hnsw_stats(self) -> Any:
+        """What searches did, which FAISS counts for all graphs together."""
+        return cvar.hnsw_stats
+
     def __init__(self, M: int = 32) -> None:
         super().__init__()
         self.rng = RandomGenerator(12345)
@@ -390,6 +401,11 @@ class IndexHNSWPQ(IndexHNSW):
         if d:
             self._own(IndexPQ(d, pq_m, pq_nbits, metric))
         self.is_trained = False
+
+    @property
+    def pq(self) -> Any:
+        """The storage's quantizer."""
+        return self.storage.pq
 
     def _train(self, x: Tensor) -> None:
         super()._train(x)
