@@ -76,6 +76,11 @@ def integer(default: int = 0, doc: str = "") -> Any:
     return Declared(lambda: default, _whole(-(1 << 31), 1 << 31), doc)
 
 
+def byte(default: int = 0, doc: str = "") -> Any:
+    """A uint8_t."""
+    return Declared(lambda: default, _whole(0, 256), doc)
+
+
 def int64(default: int = 0, doc: str = "") -> Any:
     """A 64-bit integer, such as an id."""
     return Declared(lambda: default, _whole(-(1 << 63), 1 << 63), doc)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, real, size_t
+from tsscompat.faiss_compat.attributes import Stated, boolean, byte, child, integer, real, size_t
 
 
 class SearchParameters(Stated):
@@ -53,6 +53,20 @@ class IVFSQTurboQSearchParameters(SearchParametersIVF):
     int_qjl = boolean(False, "its projection is rounded as well")
 
 
+class RaBitQSearchParameters(SearchParameters):
+    """Parameters of a search in RaBitQ codes."""
+
+    qb = byte(4, "bits that queries are rounded to (0: none)")
+    centered = boolean(False, "queries are rounded symmetrically around 0")
+
+
+class IVFRaBitQSearchParameters(SearchParametersIVF):
+    """Parameters of a search in RaBitQ-coded inverted lists."""
+
+    qb = byte(4, "bits that queries are rounded to (0: none)")
+    centered = boolean(False, "queries are rounded symmetrically around 0")
+
+
 class SearchParametersHNSW(SearchParameters):
     """Parameters of a search in an HNSW graph."""
 
@@ -95,9 +109,11 @@ def selector_of(params: SearchParameters | None) -> Any:
 
 __all__ = [
     "IVFPQSearchParameters",
+    "IVFRaBitQSearchParameters",
     "IVFSQTurboQSearchParameters",
     "IVFSearchParameters",
     "IndexRefineSearchParameters",
+    "RaBitQSearchParameters",
     "SearchParameters",
     "SearchParametersHNSW",
     "SearchParametersIVF",

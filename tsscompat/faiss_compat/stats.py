@@ -60,6 +60,17 @@ class HNSWStats(Stats):
     nhops = size_t(0, "nodes expanded")
 
 
+class RaBitQStats(Stats):
+    """What staged searches of multi-bit RaBitQ codes did since the last reset."""
+
+    n_1bit = size_t(0, "codes scored by their signs")
+    n_refine = size_t(0, "codes then scored by all of their bits")
+
+    def refine_ratio(self) -> float:
+        """How many of the codes seen were scored by all of their bits."""
+        return self.n_refine / self.n_1bit if self.n_1bit else 0.0
+
+
 class IndexBinaryHashStats(Stats):
     """What binary hash searches did since the last reset."""
 
@@ -98,6 +109,7 @@ class _GlobalVariables:
             "indexBinaryHash_stats": IndexBinaryHashStats(),
             "FastScan_stats": IndexFastScanStats(),
             "indexPanorama_stats": PanoramaStats(),
+            "rabitq_stats": RaBitQStats(),
             # Where FAISS switches from loops to BLAS, and the sizes of its blocks: accepted, and used where our kernels have such a switch.
             "distance_compute_blas_threshold": 20,
             "distance_compute_blas_query_bs": 4096,
@@ -138,5 +150,6 @@ __all__ = [
     "IndexIVFStats",
     "IndexPQStats",
     "PanoramaStats",
+    "RaBitQStats",
     "cvar",
 ]

@@ -74,6 +74,11 @@ def in_order(function: F) -> F:
     return cast(F, numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function))
 
 
+def exact(function: F) -> F:
+    """A device function that rounds as it is written; said so, because else it takes over what its caller may do."""
+    return cast(F, numba.njit(nogil=True, fastmath=False, error_model="numpy", boundscheck=False)(function))
+
+
 def inline(function: F) -> F:
     """A small device function, inlined by LLVM into the kernels that call it."""
     return cast(F, numba.njit(nogil=True, fastmath=FASTMATH, error_model="numpy", boundscheck=False)(function))

@@ -1,0 +1,107 @@
+"""RaBitQ: vectors as the signs of their differences to a center, further bits, and factors (the layout is in kernels/rabitq.py)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms.blocks import in_blocks
+from tsscompat.algorithms.ivf import Options
+from tsscompat.kernels.bits import pack
+from tsscompat.kernels.ivf import Range, Top
+from tsscompat.kernels.ivf_few import Few
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.metrics import INNER_PRODUCT
+from tsscompat.kernels.rabitq import Coder, best_scales, parts, scan_rabitq, within_rabitq
+
+_EPSILON = torch.finfo(torch.float32).eps
+# How many standard deviations of the estimate by signs its error factor covers.
+_DEVIATIONS = 1.9
+
+
+def code_size(d: int, nb_bits: int) -> int:
+    """Bytes of a code."""
+    more = nb_bits - 1
+    return (d + 7) // 8 + (12 + (d * more + 7) // 8 + 8 if more else 8)
+
+
+def sign_factors(x: Tensor, centers: Tensor, metric: int, with_error: bool) -> Tensor:
+    """The factors (n, 2, or 3 with the error) of the signs of vectors less their centers."""
+    d = x.shape[1]
+    square, own, absolute = (x.new_zeros(x.shape[0]) for _ in range(3))
+    # One number after the other: the sums are stored.
+    for column, center in zip(x.t().contiguous(), centers.expand_as(x).t().contiguous()):
+        gap = column - center
+        square += gap * gap
+        own += column * column
+        absolute += gap.abs()
+    norm, root = square.sqrt(), 1 / torch.tensor(d, dtype=torch.float32, device=x.device).sqrt()
+    cosine = absolute * torch.where(square < _EPSILON, 1.0, 1 / norm) * root
+    multiply = torch.where(cosine.abs() < _EPSILON, 1.0, 1 / cosine) * norm
+    add = square - own if metric == INNER_PRODUCT else square
+    if not with_error:
+        return torch.stack([add, multiply], 1)
+    half = 0.5 * absolute
+    ratio = square * (d * 0.25) / (half * half)
+    error = norm * _DEVIATIONS * ((ratio - 1) / max(1, d - 1)).sqrt()
+    error = torch.where((half > _EPSILON) & (ratio > 1), error, 0.0)
+    return torch.stack([add, multiply, error if metric == INNER_PRODUCT else 2 * error], 1)
+
+
+def further_bits(residuals: Tensor, centers: Tensor, metric: int, more: int) -> tuple[Tensor, Tensor]:
+    """The further bits (n, d) of vectors less their centers, and their factors (n, 2)."""
+    most = (1 << more) - 1
+    norm = residuals.square().sum(1).sqrt()
+    blank = norm < 1e-10
+    sizes = (residuals / norm[:, None]).abs()
+    sizes = torch.where(blank[:, None], 1.0, sizes)
+    scale = best_scales(sizes, more)
+    codes = ((scale[:, None] * sizes).double() + 1e-5).to(torch.int32).clamp(max=most)
+    inverse = (1 / ((codes + 0.5) * sizes.double()).sum(1)).float()
+    inverse = torch.where(inverse.isfinite() & (inverse.abs() >= torch.finfo(torch.float32).tiny), inverse, 1.0)
+    if metric == INNER_PRODUCT:
+        factors = torch.stack([(residuals * centers).sum(1), inverse * norm], 1)
+    else:
+        factors = torch.stack([norm * norm, inverse * -2.0 * norm], 1)
+    codes = torch.where(residuals < 0, most - codes, codes)
+    return codes.masked_fill(blank[:, None], 0), factors.masked_fill(blank[:, None], 0.0)
+
+
+def _encoded(x: Tensor, centers: Tensor, metric: int, nb_bits: int) -> Tensor:
+    residuals = x - centers
+    signs = pack((residuals > 0).to(torch.int32), 1)
+    pieces = [signs, sign_factors(x, centers, metric, nb_bits > 1).view(torch.uint8)]
+    if nb_bits > 1:
+        codes, factors = further_bits(residuals, centers, metric, nb_bits - 1)
+        pieces += [pack(codes, nb_bits - 1), factors.view(torch.uint8)]
+    return torch.cat(pieces, 1)
+
+
+def encode(x: Tensor, centers: Tensor, metric: int, nb_bits: int) -> Tensor:
+    """Codes of vectors around centers, (n, d) or one for all."""
+    return in_blocks(lambda a, b: _encoded(a, b, metric, nb_bits), x, centers.expand_as(x), width=16 * x.shape[1])
+
+
+def decode(codes: Tensor, d: int, nb_bits: int) -> Tensor:
+    """What codes stand for, less their centers: as in FAISS, by the signs alone."""
+    signs, factors, _, _ = parts(codes, d, nb_bits)
+    root = 1 / torch.tensor(d, dtype=torch.float32, device=codes.device).sqrt()
+    return (signs - 0.5) * factors[:, 1:2] * 2 * root
+
+
+@dataclass(frozen=True)
+class RaBitQ:
+    """RaBitQ codes in lists."""
+
+    coder: Coder
+
+    def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
+        return None
+
+    def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
+        return scan_rabitq(x, self.coder, lists, keys, k, options.allowed, options.limits, options.pairs)
+
+    def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
+        return within_rabitq(x, self.coder, lists, keys, radius, options.allowed, options.limits, options.pairs)
