@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -200,32 +201,20 @@ def _walk_of(ef: int, k: int, relative: bool, bounded: bool) -> Walk:
     return Walk(max(ef, k), ef if bounded else max(ef, k), relative or not bounded)
 
 
-class IndexHNSW(StoredGraph):
-    """A graph over the vectors of `storage`, in layers."""
+class Layered(Stated):
+    """What layered graphs over vectors and over binary codes share: linking and walking, by `_scale`, among the rows of `_vectors`."""
+
+    _vectors: Callable[[], Tensor]
+    ntotal: Any
 
     hnsw = child(HNSW, "the graph")
     init_level0 = boolean(True, "link the bottom level when adding")
     keep_max_size_level0 = boolean(False, "fill bottom lists up with what was passed over")
     retain_locks = boolean(False)
 
-    def __init__(self, first: Any = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
-        if isinstance(first, Index):
-            self._over(first)
-        else:
-            super().__init__(first, metric)
-        self.hnsw = HNSW(M)
-        self.hnsw.is_similarity = enums.is_similarity_metric(self.metric_type)
-
-    def _add(self, x: Tensor, ids: Tensor | None) -> None:
-        self._need_storage()
-        if x.shape[0] == 0:
-            return
-        first = self.ntotal
-        self.storage.metric_arg = self.metric_arg
-        self.storage._add(x, None)
-        self.ntotal = self.storage.ntotal
-        self._drop_caches()
-        self._link(first, self.hnsw.levels.size() == self.ntotal and first < self.ntotal)
+    def _scale(self) -> tuple[int, float]:
+        """The metric that nodes are compared by, and its argument."""
+        raise NotImplementedError
 
     def _link(self, first: int, preset_levels: bool) -> None:
         """Link the nodes `first` and on; on the CPU, where the lists are written one by one."""
@@ -241,8 +230,7 @@ class IndexHNSW(StoredGraph):
             order,
             groups,
             graph.efConstruction,
-            self.metric_type,
-            self.metric_arg,
+            *self._scale(),
             self.keep_max_size_level0,
             graph.prune_headroom,
         )
@@ -257,22 +245,48 @@ class IndexHNSW(StoredGraph):
         check(ef > 0, "efSearch must be positive, got {}", ef)
         return _walk_of(ef, k, relative, bounded)
 
-    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
-        return self._found(x, k, params, None)
-
     def _found(self, x: Tensor, k: int, params: SearchParameters | None, starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        graph = self.hnsw
+        graph, scale = self.hnsw, self._scale()
         if self.ntotal == 0 or (graph.entry_point < 0 and starts is None) or x.shape[0] == 0:
-            return select(torch.empty(x.shape[0], 0, device=x.device), None, k, is_similarity(self.metric_type))
+            return select(torch.empty(x.shape[0], 0, device=x.device), None, k, is_similarity(scale[0]))
         allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
         distances, labels, counted = kernel.search(
-            x, self._vectors(), graph._arrays(), self._walk(k, params), k, self.metric_type, self.metric_arg, allowed, starts
+            x, self._vectors(), graph._arrays(), self._walk(k, params), k, *scale, allowed, starts
         )
         stats = cvar.hnsw_stats.__dict__  # past the checks of assignments: 3 us of a single query's 30
         stats["n1"] += x.shape[0]
         stats["ndis"] += counted[0]
         stats["nhops"] += counted[1]
         return distances, labels
+
+
+class IndexHNSW(Layered, StoredGraph):
+    """A graph over the vectors of `storage`, in layers."""
+
+    def __init__(self, first: Any = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
+        if isinstance(first, Index):
+            self._over(first)
+        else:
+            super().__init__(first, metric)
+        self.hnsw = HNSW(M)
+        self.hnsw.is_similarity = enums.is_similarity_metric(self.metric_type)
+
+    def _scale(self) -> tuple[int, float]:
+        return self.metric_type, self.metric_arg
+
+    def _add(self, x: Tensor, ids: Tensor | None) -> None:
+        self._need_storage()
+        if x.shape[0] == 0:
+            return
+        first = self.ntotal
+        self.storage.metric_arg = self.metric_arg
+        self.storage._add(x, None)
+        self.ntotal = self.storage.ntotal
+        self._drop_caches()
+        self._link(first, self.hnsw.levels.size() == self.ntotal and first < self.ntotal)
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        return self._found(x, k, params, None)
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         # A walk with as many candidates as efSearch meets what FAISS's meets: its best are all that it can have within the radius.

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
-from tsscompat.kernels.metrics import FORMULAS, is_similarity
+from tsscompat.kernels.metrics import FORMULAS, HAMMING, is_similarity
 from tsscompat.kernels.select import WORST, select
 
 # Visited flags of a block of queries take up to this many bytes.
@@ -43,9 +43,17 @@ class Walk:
     check: bool = True
 
 
+def _differing(x: Tensor, y: Tensor, arg: float) -> Tensor:
+    codes = (x.view(torch.uint8) ^ y.view(torch.uint8))[..., None]
+    return (codes >> torch.arange(8, dtype=torch.uint8, device=codes.device) & 1).sum((-1, -2)).float()
+
+
+_FORMULAS = {**FORMULAS, HAMMING: _differing}
+
+
 def _costs(x: Tensor, rows: Tensor, nodes: Tensor, metric: int, arg: float) -> Tensor:
     """Costs of nodes (n, m) for each row of x; infinite for -1."""
-    values = FORMULAS[metric](x[:, None], rows[nodes.clamp(min=0).long()], arg)
+    values = _FORMULAS[metric](x[:, None], rows[nodes.clamp(min=0).long()], arg)
     values = -values if is_similarity(metric) else values
     return torch.where((nodes >= 0) & ~values.isnan(), values, float("inf"))
 

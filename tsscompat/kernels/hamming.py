@@ -119,9 +119,7 @@ def scan(
 
 
 @accelerated
-def within(
-    x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor | None = None, pairs: bool = False
-) -> Range:
+def within(x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor | None = None, pairs: bool = False) -> Range:
     """All entries of the lists `keys` nearer than a radius, in the order of the scan: limits, distances, labels, counts."""
     rows, query, list_nos, visited = _entries(lists, keys, allowed, None)
     values = _pair_distances(x, query, lists.codes[rows])

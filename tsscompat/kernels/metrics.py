@@ -11,6 +11,8 @@ from tsscompat.kernels.accelerate import accelerated
 
 INNER_PRODUCT, L2, L1, LINF, LP = 0, 1, 2, 3, 4
 CANBERRA, BRAY_CURTIS, JENSEN_SHANNON, JACCARD, NAN_EUCLIDEAN, GOWER = 20, 21, 22, 23, 24, 25
+# Bits that differ, for graphs only: their rows are then binary codes, whole words of 8 bytes, taken for floats.
+HAMMING = 1000
 
 # Differences of this many numbers are held at once.
 _BLOCK = 1 << 24

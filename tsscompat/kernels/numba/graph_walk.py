@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 
-from tsscompat.kernels.metrics import INNER_PRODUCT, JACCARD, L2
+from tsscompat.kernels.metrics import HAMMING, INNER_PRODUCT, JACCARD, L2
 from tsscompat.kernels.numba.addressed import (
     address,
     minus_dot_at,
@@ -22,8 +22,9 @@ from tsscompat.kernels.numba.addressed import (
 )
 from tsscompat.kernels.numba.jit import inline
 from tsscompat.kernels.numba.metrics import one_distance
+from tsscompat.kernels.numba.popcount import differing
 
-_IP, _L2, _JACCARD = INNER_PRODUCT, L2, JACCARD
+_IP, _L2, _JACCARD, _HAMMING = INNER_PRODUCT, L2, JACCARD, HAMMING
 _INFINITE = 0x7F800000
 _STEP = np.int64(1) << 32
 # From so many candidates on, a pool's tail is moved at once instead of one by one.
@@ -116,6 +117,10 @@ def measure(xs, q, rows, nodes, n, metric, arg, costs):  # type: ignore[no-untyp
         for i in range(whole, n):
             row = base + nodes[i] * width
             costs[i] = squared_l2_at(x, row, d) if metric == _L2 else minus_dot_at(x, row, d)
+    elif metric == _HAMMING:
+        _ask(base, width, nodes, 0, n)
+        for i in range(n):
+            costs[i] = np.float32(differing(x, base + nodes[i] * width, d >> 1))
     else:
         for i in range(n):
             value = one_distance(xs[q], rows[nodes[i]], metric, arg)
@@ -130,6 +135,8 @@ def between(rows, i, j, metric, arg):  # type: ignore[no-untyped-def]
         return squared_l2_at(address(rows) + i * d * 4, address(rows) + j * d * 4, d)
     if metric == _IP:
         return minus_dot_at(address(rows) + i * d * 4, address(rows) + j * d * 4, d)
+    if metric == _HAMMING:
+        return np.float32(differing(address(rows) + i * d * 4, address(rows) + j * d * 4, d >> 1))
     value = one_distance(rows[i], rows[j], metric, arg)
     return -value if metric == _JACCARD else value
 

@@ -19,7 +19,7 @@ from tsscompat.kernels.numba.addressed import address
 from tsscompat.kernels.numba.ivf_heap import roomy, sift
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.numba.jit import inline, jit
-from tsscompat.kernels.numba.popcount import GROUP, byte_at, count_bytes, count_four, count_rows, word_at
+from tsscompat.kernels.numba.popcount import GROUP, byte_at, count_bytes, count_four, count_rows, room_for, word_at
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 Array = np.ndarray[Any, Any]
@@ -36,30 +36,52 @@ _WORD_NS, _GRAIN = 0.5, 100_000
 
 
 @inline
-def _rows_at(codes, size, a, b, words, room):  # type: ignore[no-untyped-def]
-    """The address of rows a : b as whole words; copied where they are not."""
+def _last_word(row, size, within):  # type: ignore[no-untyped-def]
+    """What a row of so many bytes has in its last word; memory behind the row is read only where it is `within` the table."""
+    at, rest = row + (size - 1) // 8 * 8, (size - 1) % 8 + 1
+    if rest == 8:
+        return word_at(at)
+    if within:
+        return word_at(at) & ((np.uint64(1) << np.uint64(8 * rest)) - np.uint64(1))
+    word = np.uint64(0)
+    for byte in range(rest):
+        word |= byte_at(at + byte) << np.uint64(8 * byte)
+    return word
+
+
+@inline
+def _rows_at(codes, a, b, words, room):  # type: ignore[no-untyped-def]
+    """The address of rows a : b, so many words each; copied into a room of zeros where they are not."""
+    size = codes.shape[1]
     base = address(codes) + a * size
     if size == 8 * words:
         return base
+    last = (size - 1) // 8
     for r in range(b - a):
         row = base + r * size
-        for w in range(words):
-            word = np.uint64(0)
-            for byte in range(8 * w, min(8 * w + 8, size)):
-                word |= byte_at(row + byte) << np.uint64(8 * (byte - 8 * w))
-            room[r * words + w] = word
+        for w in range(last):
+            room[r * words + w] = word_at(row + 8 * w)
+        room[r * words + last] = _last_word(row, size, a + r + 1 < codes.shape[0])
     return address(room)
 
 
 @inline
-def _turn(base, n, words, tile):  # type: ignore[no-untyped-def]
+def _room(codes, words):  # type: ignore[no-untyped-def]
+    return np.zeros(0 if codes.shape[1] == 8 * words else _ROWS * words, np.uint64)
+
+
+@inline
+def _turn(codes, a, b, tile):  # type: ignore[no-untyped-def]
     """Copy rows into a tile of columns; gives the number of groups. Rows that fill the last group up are what was there."""
-    groups = (n + GROUP - 1) // GROUP
-    for r in range(n):
-        at = r // GROUP * words * GROUP + r % GROUP
-        for w in range(words):
-            tile[at + w * GROUP] = word_at(base + 8 * (r * words + w))
-    return groups
+    size = codes.shape[1]
+    used = (size + 7) // 8
+    for r in range(b - a):
+        row = address(codes) + (a + r) * size
+        at = r // GROUP * used * GROUP + r % GROUP
+        for w in range(used - 1):
+            tile[at + w * GROUP] = word_at(row + 8 * w)
+        tile[at + (used - 1) * GROUP] = _last_word(row, size, a + r + 1 < codes.shape[0])
+    return (b - a + GROUP - 1) // GROUP
 
 
 @inline
@@ -103,43 +125,32 @@ def _keep(heap, found, n, first, allowed):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _nearest(x, codes, size, whole, allowed, heaps, q0, q1, r0, r1):  # type: ignore[no-untyped-def]
+def _nearest(x, codes, whole, allowed, heaps, q0, q1, r0, r1):  # type: ignore[no-untyped-def]
     """Heaps of queries q0 : q1 over rows r0 : r1."""
-    words = x.shape[1]
+    words, used = x.shape[1], (codes.shape[1] + 7) // 8
     found = np.empty((4, _ROWS), np.int32)
-    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
     together = q1 - q0 > 3 and not whole
-    tile = np.empty(_ROWS * words if together else 0, np.uint64)
-    queries, line = address(x), 8 * words
+    room, tile = _room(codes, words), np.empty(_ROWS * used if together else 0, np.uint64)
+    queries, line, last = address(x), 8 * words, q1 - 1
     for a in range(r0, r1, _ROWS):
         n = min(_ROWS, r1 - a)
-        base = _rows_at(codes, size, a, a + n, words, room)
-        q = q0
         if together:
-            groups = _turn(base, n, words, tile)
-            while q < q1:
-                last = q1 - 1  # a group of queries that is not full repeats the last
-                count_four(
-                    queries + q * line,
-                    queries + min(q + 1, last) * line,
-                    queries + min(q + 2, last) * line,
-                    queries + min(q + 3, last) * line,
-                    address(tile),
-                    groups,
-                    words,
-                    address(found),
-                    4 * _ROWS,
-                )
+            groups = _turn(codes, a, a + n, tile)
+            for q in range(q0, q1, 4):
+                # A group of queries that is not full repeats the last one.
+                one, two, three = min(q + 1, last) * line, min(q + 2, last) * line, min(q + 3, last) * line
+                four = queries + q * line, queries + one, queries + two, queries + three
+                count_four(four[0], four[1], four[2], four[3], address(tile), groups, used, address(found), 4 * _ROWS)
                 for o in range(min(4, q1 - q)):
                     _keep(heaps[q + o], found[o], n, a, allowed)
-                q += 4
-        while q < q1:
+            continue
+        base = _rows_at(codes, a, a + n, words, room)
+        for q in range(q0, q1):
             if whole:
                 count_bytes(queries + q * line, base, n, words, address(found))
             else:
                 count_rows(queries + q * line, base, n, words, address(found))
             _keep(heaps[q], found[0], n, a, allowed)
-            q += 1
 
 
 @jit
@@ -158,21 +169,22 @@ def _answer(heaps, distances, labels, q0, q1):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _nearest_of_few(x, codes, size, whole, allowed, k, distances, labels):  # type: ignore[no-untyped-def]
+def _nearest_of_few(x, codes, whole, allowed, k, distances, labels):  # type: ignore[no-untyped-def]
     heaps = np.full((1, x.shape[0], k), _NOTHING, np.int64)
-    _nearest(x, codes, size, whole, allowed, heaps[0], 0, x.shape[0], 0, codes.shape[0])
+    _nearest(x, codes, whole, allowed, heaps[0], 0, x.shape[0], 0, codes.shape[0])
     _answer(heaps, distances, labels, 0, x.shape[0])
 
 
 def _words(x: Tensor) -> Array:
-    """Queries as rows of whole words."""
+    """Queries as rows of words."""
     codes = x.numpy()
     n, size = codes.shape
-    if size % 8 == 0 and codes.flags.c_contiguous and codes.ctypes.data % 8 == 0 and size:
+    words = room_for((size + 7) // 8)
+    if size == 8 * words and codes.flags.c_contiguous and codes.ctypes.data % 8 == 0:
         return codes.view(np.uint64)
-    out = np.zeros((n, -(-size // 8) * 8), np.uint8)
+    out = np.zeros((n, 8 * words), np.uint8)
     out[:, :size] = codes
-    return out.view(np.uint64) if size else np.zeros((n, 0), np.uint64)
+    return out.view(np.uint64)
 
 
 def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor | None = None) -> Any:
@@ -180,12 +192,12 @@ def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor
         return NotImplemented
     queries, codes = _words(x), y.contiguous().numpy()
     mask = _NO_MASK if allowed is None else allowed.contiguous().numpy()
-    nq, nb, size = queries.shape[0], codes.shape[0], codes.shape[1]
+    nq, nb = queries.shape[0], codes.shape[0]
     distances, labels = np.empty((nq, k), _I32), np.empty((nq, k), _I64)
     per_query = nb * max(1, queries.shape[1]) * _WORD_NS + 1.0
     threads = max_threads() if nq * per_query > 2 * _GRAIN else 1
     if threads == 1:
-        _nearest_of_few(queries, codes, size, whole_bytes, mask, k, distances, labels)
+        _nearest_of_few(queries, codes, whole_bytes, mask, k, distances, labels)
         return torch.from_numpy(distances), torch.from_numpy(labels)
     # Few queries share the rows out, each thread with heaps of its own.
     parts = 1 if nq >= 8 * threads else min(threads, int(nq * per_query / _GRAIN))
@@ -193,10 +205,10 @@ def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor
 
     def some_rows(a: int, b: int) -> None:
         for p in range(a, b):
-            _nearest(queries, codes, size, whole_bytes, mask, heaps[p], 0, nq, nb * p // parts, nb * (p + 1) // parts)
+            _nearest(queries, codes, whole_bytes, mask, heaps[p], 0, nq, nb * p // parts, nb * (p + 1) // parts)
 
     def some_queries(a: int, b: int) -> None:
-        _nearest(queries, codes, size, whole_bytes, mask, heaps[0], a, b, 0, nb)
+        _nearest(queries, codes, whole_bytes, mask, heaps[0], a, b, 0, nb)
 
     if parts > 1:
         run_blocks(some_rows, parts)
@@ -207,12 +219,12 @@ def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor
 
 
 @jit
-def _table(x, codes, size, whole, out, q0, q1):  # type: ignore[no-untyped-def]
+def _table(x, codes, whole, out, q0, q1):  # type: ignore[no-untyped-def]
     words = x.shape[1]
-    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
+    room = _room(codes, words)
     for a in range(0, codes.shape[0], _ROWS):
         n = min(_ROWS, codes.shape[0] - a)
-        base = _rows_at(codes, size, a, a + n, words, room)
+        base = _rows_at(codes, a, a + n, words, room)
         for q in range(q0, q1):
             if whole:
                 count_bytes(address(x) + 8 * q * words, base, n, words, address(out) + 4 * (q * out.shape[1] + a))
@@ -224,7 +236,7 @@ def hamming(x: Tensor, y: Tensor, whole_bytes: bool = False) -> Tensor:
     queries, codes = _words(x), y.contiguous().numpy()
     out = np.empty((queries.shape[0], codes.shape[0]), _I32)
     grain = max(1, int(_GRAIN / (codes.size * _WORD_NS / 8 + 1.0)))
-    run_blocks(lambda a, b: _table(queries, codes, codes.shape[1], whole_bytes, out, a, b), out.shape[0], grain)
+    run_blocks(lambda a, b: _table(queries, codes, whole_bytes, out, a, b), out.shape[0], grain)
     return torch.from_numpy(out)
 
 
@@ -234,8 +246,7 @@ def hamming(x: Tensor, y: Tensor, whole_bytes: bool = False) -> Tensor:
 @jit
 def _scan(x, codes, ids, offsets, sizes, keys, limits, pairs, by_arrival, distances, labels, q0, q1):  # type: ignore[no-untyped-def]
     """The best of queries q0 : q1 in their lists; gives how many lists, codes and results that entered there were."""
-    words, size, k = x.shape[1], codes.shape[1], distances.shape[1]
-    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
+    words, k, room = x.shape[1], distances.shape[1], _room(codes, x.shape[1])
     found, costs = np.empty(_ROWS, np.int32), np.empty(k, np.int64)
     shift = PLACE_BITS if by_arrival else 0
     visited = scored = entered = 0
@@ -257,7 +268,7 @@ def _scan(x, codes, ids, offsets, sizes, keys, limits, pairs, by_arrival, distan
             scored += n_list
             for a in range(start, start + n_list, _ROWS):
                 n = min(_ROWS, start + n_list - a)
-                base = _rows_at(codes, size, a, a + n, words, room)
+                base = _rows_at(codes, a, a + n, words, room)
                 count_rows(address(x) + 8 * q * words, base, n, words, address(found))
                 for i in range(n):
                     if found[i] < bar:
@@ -310,8 +321,7 @@ def scan(
 @jit
 def _within(x, codes, ids, offsets, sizes, keys, radius, allowed, pairs, hits, q0, q1):  # type: ignore[no-untyped-def]
     """All of queries q0 : q1 under the radius, one after another: distances, labels, and how many lists and codes there were."""
-    words, size, masked = x.shape[1], codes.shape[1], allowed.shape[0] > 0
-    room = np.empty(0 if size == 8 * words else _ROWS * words, np.uint64)
+    words, masked, room = x.shape[1], allowed.shape[0] > 0, _room(codes, x.shape[1])
     found = np.empty(_ROWS, np.int32)
     distances, labels = np.empty(64, np.int32), np.empty(64, np.int64)
     total = visited = scored = 0
@@ -325,7 +335,7 @@ def _within(x, codes, ids, offsets, sizes, keys, radius, allowed, pairs, hits, q
             visited += 1
             for a in range(start, stop, _ROWS):
                 n = min(_ROWS, stop - a)
-                base = _rows_at(codes, size, a, a + n, words, room)
+                base = _rows_at(codes, a, a + n, words, room)
                 count_rows(address(x) + 8 * q * words, base, n, words, address(found))
                 if not masked:
                     scored += n
@@ -368,7 +378,7 @@ def within(x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor 
 def _search_lists(x, centers, nprobe, codes, ids, offsets, sizes, distances, labels):  # type: ignore[no-untyped-def]
     nq = x.shape[0]
     heaps = np.full((1, nq, nprobe), _NOTHING, np.int64)
-    _nearest(x, centers, centers.shape[1], False, _NO_MASK, heaps[0], 0, nq, 0, centers.shape[0])
+    _nearest(x, centers, False, _NO_MASK, heaps[0], 0, nq, 0, centers.shape[0])
     gaps, keys = np.empty((nq, nprobe), np.int32), np.empty((nq, nprobe), np.int64)
     _answer(heaps, gaps, keys, 0, nq)
     return _scan(x, codes, ids, offsets, sizes, keys, _NO_LIMITS, False, False, distances, labels, 0, nq)
