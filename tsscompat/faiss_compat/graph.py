@@ -205,6 +205,7 @@ class Layered(Stated):
     """What layered graphs over vectors and over binary codes share: linking and walking, by `_scale`, among the rows of `_vectors`."""
 
     _vectors: Callable[[], Tensor]
+    getDevice: Callable[[], int]
     ntotal: Any
 
     hnsw = child(HNSW, "the graph")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import anything, boolean, child, vector
+from tsscompat.faiss_compat.attributes import Declared, Stated, boolean, child, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.params import SearchParameters, selector_of
@@ -24,27 +24,30 @@ def with_selector(params: SearchParameters, sel: IDSelector | None) -> SearchPar
     return twin
 
 
-class IndexIDMap(Index):
-    """An index whose vectors have ids of the caller's."""
+class IDMapped(Stated):
+    """What id maps over indexes of vectors and of binary codes share."""
+
+    verbose: Any
+    is_trained: Any
+    ntotal: Any
 
     index = child(None, "the index underneath")
     own_fields = boolean(False)
     id_map = vector(Int64Vector, "the id of each vector")
 
-    def __init__(self, index: Index | None = None) -> None:
-        super().__init__(0 if index is None else index.d, METRIC_L2 if index is None else index.metric_type)
-        if index is not None:
-            check(index.ntotal == 0, "index must be empty on input")
-            self.index, self.is_trained, self.verbose, self.metric_arg = index, index.is_trained, index.verbose, index.metric_arg
-            self.__dict__["_device"], self.__dict__["_gpu"] = index.device, index.getDevice()
-            self.id_map._buffer = self.id_map._buffer.to(index.device)
+    def _over(self, index: Any) -> None:
+        """Take on the index underneath."""
+        check(index.ntotal == 0, "index must be empty on input")
+        self.index, self.is_trained, self.verbose = index, index.is_trained, index.verbose
+        self.__dict__["_device"], self.__dict__["_gpu"] = index.device, index.getDevice()
+        self.id_map._buffer = self.id_map._buffer.to(index.device)
 
     def _train(self, x: Tensor) -> None:
         self.index._train(x)
         self.is_trained = self.index.is_trained
 
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
-        check(False, "add does not make sense with IndexIDMap, use add_with_ids")
+        check(False, "add does not make sense with {}, use add_with_ids", type(self).__name__)
 
     def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
         self.index._add(x, None)
@@ -58,16 +61,8 @@ class IndexIDMap(Index):
     def _sa_code_size(self) -> int:
         return int(self.index._sa_code_size())
 
-    def _sa_encode(self, x: Tensor) -> Tensor:
-        codes: Tensor = self.index._sa_encode(x)
-        return codes
-
-    def _sa_decode(self, codes: Tensor) -> Tensor:
-        x: Tensor = self.index._sa_decode(codes)
-        return x
-
     def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
-        check(ids is not None, "IndexIDMap takes codes with their ids")
+        check(ids is not None, "{} takes codes with their ids", type(self).__name__)
         assert ids is not None
         self.index._add_sa_codes(codes, None)
         self._named(ids)
@@ -112,9 +107,9 @@ class IndexIDMap(Index):
         self.ntotal = self.index.ntotal
         return int(removed)
 
-    def _check_compatible_for_merge(self, other: Index) -> None:
+    def _check_compatible_for_merge(self, other: Any) -> None:
         check(type(other) is type(self), "cannot merge a {} into a {}", type(other).__name__, type(self).__name__)
-        self.index._check_compatible_for_merge(other.index)  # type: ignore[attr-defined]
+        self.index._check_compatible_for_merge(other.index)
 
     def _merge_from(self, other: Any, add_id: int) -> None:
         self.index._merge_from(other.index, 0)
@@ -134,14 +129,10 @@ class _Positions(IDSelector):
         return self._marked[ids]
 
 
-class IndexIDMap2(IndexIDMap):
-    """An IndexIDMap that also finds a vector by its id."""
+class ReverseMapped(IDMapped):
+    """An id map that also finds a vector by its id."""
 
-    rev_map = anything(None, "dict from id to number")
-
-    def __init__(self, index: Index | None = None) -> None:
-        super().__init__(index)
-        self.rev_map = {}
+    rev_map = Declared(dict, lambda value, name: value, "from id to number")
 
     def construct_rev_map(self) -> None:
         """Make the map from ids to numbers."""
@@ -185,8 +176,27 @@ class IndexIDMap2(IndexIDMap):
         found: Tensor = self.index._reconstruct(torch.tensor(numbers, dtype=torch.int64, device=keys.device))
         return found
 
-    def _search_and_reconstruct(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
-        return IndexIDMap._search_and_reconstruct(self, x, k, params)
+
+class IndexIDMap(IDMapped, Index):
+    """An index whose vectors have ids of the caller's."""
+
+    def __init__(self, index: Index | None = None) -> None:
+        super().__init__(0 if index is None else index.d, METRIC_L2 if index is None else index.metric_type)
+        if index is not None:
+            self._over(index)
+            self.metric_arg = index.metric_arg
+
+    def _sa_encode(self, x: Tensor) -> Tensor:
+        codes: Tensor = self.index._sa_encode(x)
+        return codes
+
+    def _sa_decode(self, codes: Tensor) -> Tensor:
+        x: Tensor = self.index._sa_decode(codes)
+        return x
+
+
+class IndexIDMap2(ReverseMapped, IndexIDMap):
+    """An IndexIDMap that also finds a vector by its id."""
 
 
 __all__ = ["IndexIDMap", "IndexIDMap2"]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import boolean, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF
@@ -34,17 +34,22 @@ def _raised(errors: list[tuple[int, Exception]]) -> None:
         raise FaissError("\n".join(f"Exception thrown from index {no}: {error}" for no, error in errors)) from errors[0][1]
 
 
-class ThreadedIndex(Index):
-    """An index of indexes, which are asked one after the other or, `threaded`, at once."""
+class Threaded(Stated):
+    """Indexes that are asked one after the other or, `threaded`, at once; of vectors or of binary codes."""
+
+    d: Any
+    ntotal: Any
+    metric_type: Any
+    is_trained: Any
 
     threaded = boolean(False, "ask the parts at once")
     own_indices = boolean(False)
     own_fields = boolean(False)
     indices_ = vector(ObjectVector, "the parts")
 
-    def __init__(self, d: int = 0, threaded: bool = False) -> None:
-        super().__init__(d)
-        self.threaded = threaded
+    def _measured(self, d: int) -> None:
+        """Take on a dimension."""
+        self.d = d
 
     def count(self) -> int:
         """How many parts there are."""
@@ -54,10 +59,10 @@ class ThreadedIndex(Index):
         """A part."""
         return self.indices_.at(i)
 
-    def addIndex(self, index: Index) -> None:
+    def addIndex(self, index: Any) -> None:
         """Take on a part; the first one gives the dimension where none was given."""
         if not self.count():
-            self.d = self.d or index.d
+            self._measured(self.d or index.d)
             self.__dict__["_device"], self.__dict__["_gpu"] = index.device, index.getDevice()
         check(self.d == index.d, "addIndex: dimension mismatch for newly added index; expecting dim {}, got {}", self.d, index.d)
         for part in self.indices_:
@@ -67,7 +72,7 @@ class ThreadedIndex(Index):
         self.indices_.push_back(index)
         self.syncWithSubIndexes()
 
-    def removeIndex(self, index: Index) -> None:
+    def removeIndex(self, index: Any) -> None:
         """Let go of a part."""
         kept = [part for part in self.indices_ if part is not index]
         check(len(kept) == self.count() - 1, "removeIndex: index not found")
@@ -94,11 +99,11 @@ class ThreadedIndex(Index):
         _raised(sorted(errors, key=lambda e: e[0]))
         return answers
 
-    def _told(self, part: Index, no: int, what: str, n: int) -> None:
+    def _told(self, part: Any, no: int, what: str, n: int) -> None:
         if part.verbose:
             print(f"{what} part {no} on {n} points")
 
-    def _check_part(self, index: Index) -> None:
+    def _check_part(self, index: Any) -> None:
         """Raise unless an index can be a part."""
         if self.count():
             check(index.is_trained == self.at(0).is_trained, "newly added index does not have same train status as prior index")
@@ -112,7 +117,8 @@ class ThreadedIndex(Index):
         for part in self.indices_:
             same = (part.metric_type, part.d, part.is_trained) == (first.metric_type, first.d, first.is_trained)
             check(same, "the parts differ in metric, dimension or training")
-        self.d, self.metric_type, self.is_trained = first.d, first.metric_type, first.is_trained
+        self._measured(first.d)
+        self.metric_type, self.is_trained = first.metric_type, first.is_trained
         self.ntotal = self._total()
 
     def _total(self) -> int:
@@ -131,7 +137,7 @@ class ThreadedIndex(Index):
         self.syncWithSubIndexes()
 
 
-class IndexShards(ThreadedIndex):
+class Sharded(Threaded):
     """Each part holds some of the vectors; an answer is the best of the parts' answers.
 
     With `successive_ids` the parts number their vectors from 0 on, and part i's ids are shifted by what the parts before it hold.
@@ -142,14 +148,14 @@ class IndexShards(ThreadedIndex):
     def __init__(self, d: int | bool = 0, threaded: bool | None = None, successive_ids: bool = True) -> None:
         if isinstance(d, bool):  # FAISS's overload without a dimension: (threaded, successive_ids)
             threaded, successive_ids, d = d, successive_ids if threaded is None else threaded, 0
-        super().__init__(d, bool(threaded))
-        self.successive_ids = successive_ids
+        super().__init__(d)  # type: ignore[call-arg]  # the index's
+        self.threaded, self.successive_ids = bool(threaded), successive_ids
 
-    def add_shard(self, index: Index) -> None:
+    def add_shard(self, index: Any) -> None:
         """Take on a part."""
         self.addIndex(index)
 
-    def remove_shard(self, index: Index) -> None:
+    def remove_shard(self, index: Any) -> None:
         """Let go of a part."""
         self.removeIndex(index)
 
@@ -193,6 +199,10 @@ class IndexShards(ThreadedIndex):
 
         answers = self.runOnIndex(answer)
         distances, labels = (torch.cat([a[i] for a in answers], 1) for i in (0, 1))
+        return self._best(distances, labels, k)
+
+    def _best(self, distances: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k best of answers side by side."""
         return merge(distances, labels, k, is_similarity(self.metric_type))
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
@@ -205,8 +215,10 @@ class IndexShards(ThreadedIndex):
 
     def _reconstruct(self, keys: Tensor) -> Tensor:
         check(self.successive_ids, "reconstruct: only with successive_ids does an id tell its shard")
-        found = torch.empty(keys.shape[0], self.d, device=self.device)
+        check(self.count() > 0, "no shards in index")
         check(bool(((keys >= 0) & (keys < self.ntotal)).all()), "ids must be within the {} vectors", self.ntotal)
+        none = self.at(0)._reconstruct(keys[:0].to(self.at(0).device))
+        found = torch.empty(keys.shape[0], none.shape[1], dtype=none.dtype, device=self.device)
         start = 0
         for part in self.indices_:
             own = (keys >= start) & (keys < start + part.ntotal)
@@ -215,22 +227,23 @@ class IndexShards(ThreadedIndex):
         return found
 
 
-class IndexReplicas(ThreadedIndex):
+class Replicated(Threaded):
     """Each part holds all vectors; the queries are shared out."""
 
     def __init__(self, d: int | bool = 0, threaded: bool = True) -> None:
         if isinstance(d, bool):
             threaded, d = d, 0
-        super().__init__(d, threaded)
+        super().__init__(d)  # type: ignore[call-arg]  # the index's
+        self.threaded = threaded
 
-    add_replica = ThreadedIndex.addIndex
-    remove_replica = ThreadedIndex.removeIndex
+    add_replica = Threaded.addIndex
+    remove_replica = Threaded.removeIndex
 
-    def _check_part(self, index: Index) -> None:
+    def _check_part(self, index: Any) -> None:
         super()._check_part(index)
         if self.count():
             held = self.at(0).ntotal
-            check(index.ntotal == held, "IndexReplicas: prior index has {} vectors, newly added index has {}", held, index.ntotal)
+            check(index.ntotal == held, "replicas: prior index has {} vectors, newly added index has {}", held, index.ntotal)
 
     def _total(self) -> int:
         held = {part.ntotal for part in self.indices_}
@@ -269,6 +282,18 @@ class IndexReplicas(ThreadedIndex):
         return torch.cat([a[0] for a in answers]), torch.cat([a[1] for a in answers])
 
 
+class ThreadedIndex(Threaded, Index):
+    """An index of indexes."""
+
+
+class IndexShards(Sharded, ThreadedIndex):
+    """Shards of vectors."""
+
+
+class IndexReplicas(Replicated, ThreadedIndex):
+    """Replicas of vectors."""
+
+
 class IndexShardsIVF(IndexShards, Level1Quantizer):
     """Shards of one IVF index, with a coarse quantizer in common: it is asked once."""
 
@@ -282,9 +307,8 @@ class IndexShardsIVF(IndexShards, Level1Quantizer):
             self.is_trained = quantizer.is_trained and quantizer.ntotal == nlist
             self.metric_type = METRIC_L2
 
-    def addIndex(self, index: Index) -> None:
+    def addIndex(self, index: Any) -> None:
         check(isinstance(index, IndexIVFInterface), "can only add IndexIVFs")
-        assert isinstance(index, IndexIVFInterface)
         check(index.nlist == self.nlist, "expected {} lists, got {}", self.nlist, index.nlist)
         super().addIndex(index)
 
