@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tsscompat.algorithms.hnsw import insertion_order
-from tsscompat.kernels import coded, graph
+from tsscompat.kernels import coded, flat, graph, ivf_lists, nndescent, nsg, threads
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import FORMULAS, GOWER, INNER_PRODUCT, L2, NAN_EUCLIDEAN
@@ -376,6 +376,18 @@ def row_numbers(draw):
     return torch.where(torch.rand(labels.shape) < 0.3, -1, labels), 50
 
 
+def packed(draw):
+    seed(draw)
+    return (ragged(one_of(draw, 1, 3)),)
+
+
+def unpacked(draw):
+    (lists,) = packed(draw)
+    raw = ivf_lists.packed(lists)
+    n, width = int(lists.sizes.sum()), lists.codes.shape[1]
+    return raw, lists.sizes, torch.empty(n, width, dtype=torch.uint8), torch.empty(n, dtype=torch.int64)
+
+
 def append(draw):
     seed(draw)
     lists, n = ragged(3), one_of(draw, 0, 1, 4)
@@ -433,6 +445,63 @@ def walk(draw):
     return x, rows, linked, steps, draw(st.integers(1, 12)), metric, 0.0, maybe(draw, torch.rand(n) < 0.6), starts
 
 
+def near_table(draw, least: int = 2) -> tuple[Tensor, Tensor, int]:
+    """Vectors without ties, and a table of some near ones of each."""
+    n = one_of(draw, least, 12, 40)
+    seed(draw)
+    rows, metric = torch.randn(n, 6), one_of(draw, *BOTH)
+    near = torch.cdist(rows, rows).argsort(1)[:, 1 : 1 + one_of(draw, 1, 5)].int()
+    return rows, torch.where(torch.rand(near.shape) < 0.1, -1, near), metric
+
+
+def spread_link(draw):
+    rows, near, metric = near_table(draw)
+    starts = torch.randperm(rows.shape[0])[: one_of(draw, 1, 2, 8)]
+    return rows, near, starts, one_of(draw, 2, 9), one_of(draw, 2, 30), one_of(draw, 1, 4), metric
+
+
+def spread_link_back(draw):
+    rows, *_, metric = given = spread_link(draw)
+
+    return rows, *nsg.link.definition(*given), metric
+
+
+def spread_reach(draw):
+    edges = near_table(draw)[1]
+    return edges, 0, torch.rand(edges.shape[0]) < 0.2
+
+
+def descending(draw) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Vectors, and pools with three candidates of each, places free."""
+    rows, _, metric = near_table(draw, 8)
+    rows = torch.randint(-300, 300, rows.shape).float()  # whose distances are exact
+
+    names = torch.rand(rows.shape[0], rows.shape[0]).fill_diagonal_(2).argsort(1)[:, :3]
+    costs = flat.named_distances(rows, rows, names, metric) * (1 if metric == L2 else -1)
+    pools = torch.full((rows.shape[0], 7), torch.iinfo(torch.int64).max)
+    pools[:, :3] = nndescent.words(costs, names).sort(1, descending=True).values
+    return rows, pools, torch.full((rows.shape[0],), 3, dtype=torch.int32), metric
+
+
+def descent_join(draw):
+    rows, pools, sizes, metric = descending(draw)
+    new, old = (torch.randint(0, rows.shape[0], (rows.shape[0], w)).int() for w in (one_of(draw, 1, 4), one_of(draw, 0, 3)))
+    new[torch.rand(new.shape[0]) < 0.2, -1] = -1
+    return rows, pools, sizes, new, old, metric
+
+
+def descent_draws(draw):
+    rows, pools, sizes, new, old, metric = descent_join(draw)
+    nndescent.join.definition(rows, pools, sizes, new, old, metric)
+    return pools, sizes, torch.minimum(torch.randint(1, 6, sizes.shape), sizes).int(), one_of(draw, 1, 3)
+
+
+def descent_sampled(draw):
+    pools, sizes, reach, back = descent_draws(draw)
+    words = torch.randint(-(1 << 31), 1 << 31, (nndescent.draws.definition(pools, sizes, reach, back),)).int()
+    return pools, sizes, reach, int(reach.max()), back, words
+
+
 INPUTS = {
     "adsampling.improve": improve,
     "annealing.anneal": anneal,
@@ -448,6 +517,12 @@ INPUTS = {
     "flat.nearest": nearest,
     "graph.build": build,
     "graph.search": walk,
+    "nndescent.draws": descent_draws,
+    "nndescent.join": descent_join,
+    "nndescent.sampled": descent_sampled,
+    "nsg.link": spread_link,
+    "nsg.link_back": spread_link_back,
+    "nsg.reach": spread_reach,
     "hamming.hamming": hamming,
     "hashes.byte_hashes": byte_hashes,
     "intervals.cuts": cuts,
@@ -463,7 +538,9 @@ INPUTS = {
     "ivf_few.few_flat": few_flat,
     "ivf_few.few_product": few_product,
     "ivf_lists.append": append,
+    "ivf_lists.packed": packed,
     "ivf_lists.row_numbers": row_numbers,
+    "ivf_lists.unpack": unpacked,
     "ivf_terms.list_scores": list_scores,
     "ivf_terms.product_terms": product_terms,
     "ivf_terms.query_tables": query_tables,

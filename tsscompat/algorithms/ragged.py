@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tsscompat.kernels.ivf_lists import Ragged, ranks, runs
+from tsscompat.kernels.ivf_lists import Ragged, packed, ranks, runs, unpack
 
 __all__ = [
     "Ragged",
@@ -18,9 +18,11 @@ __all__ = [
     "joined",
     "layout",
     "live",
+    "packed",
     "ranks",
     "runs",
     "stacked",
+    "unpack",
 ]
 
 

@@ -74,3 +74,33 @@ def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: 
 def row_numbers(labels: Tensor, width: int) -> Tensor:
     """Labels of (list << 32 | position) as positions among all rows, where every list but the last has `width` rows; -1 stays."""
     return torch.where(labels >= 0, (labels >> 32) * width + (labels & 0xFFFFFFFF), -1)
+
+
+def _places(sizes: Tensor, code_size: int) -> tuple[Tensor, Tensor]:
+    """For each entry of the lists, written one after another, where the bytes of its code and those of its id begin."""
+    width = code_size + 8
+    begin = (torch.cumsum(sizes, 0) - sizes) * width
+    which = torch.repeat_interleave(sizes)
+    rank = torch.arange(which.shape[0], device=sizes.device) - (torch.cumsum(sizes, 0) - sizes)[which]
+    return begin[which] + rank * code_size, begin[which] + sizes[which] * code_size + rank * 8
+
+
+@accelerated
+def packed(lists: Ragged) -> Tensor:
+    """The bytes of the lists one after another, of each its codes and then its ids: how they stand in a file."""
+    rows, _ = runs(lists.offsets, lists.sizes)
+    n, code_size = rows.shape[0], lists.codes.shape[1]
+    out = torch.empty(n * (code_size + 8), dtype=torch.uint8, device=rows.device)
+    code_at, id_at = _places(lists.sizes, code_size)
+    out[code_at[:, None] + torch.arange(code_size, device=rows.device)] = lists.codes[rows]
+    out[id_at[:, None] + torch.arange(8, device=rows.device)] = lists.ids[rows].view(torch.uint8).view(n, 8)
+    return out
+
+
+@accelerated
+def unpack(raw: Tensor, sizes: Tensor, codes: Tensor, ids: Tensor) -> None:
+    """Fill `codes` and `ids`, in list order, from such bytes."""
+    n, code_size = codes.shape
+    code_at, id_at = _places(sizes, code_size)
+    codes.copy_(raw[code_at[:, None] + torch.arange(code_size, device=raw.device)])
+    ids.copy_(raw[id_at[:, None] + torch.arange(8, device=raw.device)].view(torch.int64).view(n))

@@ -156,10 +156,15 @@ class Reader:
         if self.source.left() is None and count * size > PIECE:
             return self._pieces(count * size).view(dtype)
         out = torch.empty(count, dtype=dtype)
-        if count and self.source.fill(bytes_of(out)) != count * size:
-            raise self.error(f"wants {count * size} bytes, the end came before")
-        self.at += count * size
+        self.into(out)
         return out
+
+    def into(self, out: Tensor) -> None:
+        """Fill a contiguous tensor."""
+        target = bytes_of(out)
+        if len(target) and self.source.fill(target) != len(target):
+            raise self.error(f"wants {len(target)} bytes, the end came before")
+        self.at += len(target)
 
     def _pieces(self, n: int) -> Tensor:
         parts, done = [], 0

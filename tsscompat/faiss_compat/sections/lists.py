@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.ragged import Ragged, packed, unpack
 from tsscompat.faiss_compat.sections.common import class_of
 from tsscompat.wire.codecs import fourcc, int64s, u8, u64, write_fourcc
 from tsscompat.wire.cursor import Reader, Writer
 from tsscompat.wire.tables import Field
 
 _NONE_TAG, _ARRAY_TAG = "il00", "ilar"
-# Lists are gathered from the file in blocks of about this many bytes.
-_BLOCK = 1 << 26
+# Lists of this many bytes go straight between file and arena; shorter ones together, through a block that stays in the cache.
+_LONG, _BLOCK = 1 << 15, 1 << 20
 
 
 class InvertedListsCodec:
@@ -60,8 +61,9 @@ class InvertedListsCodec:
         if value is None:
             write_fourcc(writer, _NONE_TAG)
             return
-        sizes, codes, ids = value._dump()
-        sizes, codes, ids = sizes.cpu(), codes.cpu(), ids.cpu()
+        held = value._ragged()
+        lists = Ragged(held.codes.cpu(), held.ids.cpu(), held.offsets.cpu(), held.sizes.cpu())
+        sizes = lists.sizes
         write_fourcc(writer, _ARRAY_TAG)
         u64.write(writer, value.nlist, obj)
         u64.write(writer, value.code_size, obj)
@@ -72,80 +74,46 @@ class InvertedListsCodec:
         else:
             write_fourcc(writer, "sprs")
             int64s.write(writer, torch.stack([used, sizes[used]], 1).reshape(-1), obj)
-        _interleave(writer, sizes, codes, ids)
+        _interleave(writer, lists)
 
 
-def _spans(sizes: Tensor, row_bytes: int) -> list[tuple[int, int]]:
-    """Blocks of consecutive lists of about _BLOCK bytes each."""
+def _spans(sizes: Tensor, row_bytes: int) -> list[tuple[int, int, bool]]:
+    """Runs of consecutive lists: a long one by itself (true), or short ones of about a block together."""
     if not sizes.shape[0]:
         return []
-    block = (sizes.cumsum(0) * row_bytes) // _BLOCK
-    ends = (block.diff() > 0).nonzero()[:, 0].add(1).tolist()
-    return list(zip([0, *ends], [*ends, sizes.shape[0]]))
-
-
-def _places(sizes: Tensor, code_size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each entry of a block of lists where in the file its code and its id begin, and how many bytes the block takes."""
-    begin = (sizes * (code_size + 8)).cumsum(0) - sizes * (code_size + 8)
-    owner = torch.repeat_interleave(sizes)
-    rank = torch.arange(owner.shape[0]) - (sizes.cumsum(0) - sizes)[owner]
-    code_at = begin[owner] + rank * code_size
-    id_at = begin[owner] + sizes[owner] * code_size + rank * 8
-    return code_at, id_at, (sizes * (code_size + 8)).sum()
-
-
-def _copy_lists(sizes: Tensor, code_size: int, raw: Tensor, codes: Tensor, ids: Tensor, out: bool) -> None:
-    """Copy between a block of the file and tables of codes and ids, list by list (few, long lists) or by address (many, short ones)."""
-    n = ids.shape[0]
-    if sizes.shape[0] * 64 <= n or code_size == 0:
-        # numpy's copy stays on this thread: torch's wakes its pool for each list, which costs more than the copy.
-        whole, code_table, id_table_bytes = raw.numpy(), codes.reshape(-1).numpy(), ids.view(torch.uint8).numpy()
-        at = row = 0
-        for size in sizes.tolist():
-            if not size:
-                continue
-            mid, end = at + size * code_size, at + size * (code_size + 8)
-            in_codes = code_table[row * code_size : (row + size) * code_size]
-            in_ids = id_table_bytes[row * 8 : (row + size) * 8]
-            if out:
-                whole[at:mid], whole[mid:end] = in_codes, in_ids
-            else:
-                in_codes[:], in_ids[:] = whole[at:mid], whole[mid:end]
-            at, row = end, row + size
-        return
-    code_at, id_at, _ = _places(sizes, code_size)
-    code_bytes = code_at[:, None] + torch.arange(code_size)
-    id_bytes = id_at[:, None] + torch.arange(8)
-    id_table = ids.view(torch.uint8).view(n, 8)
-    if out:
-        raw[code_bytes] = codes
-        raw[id_bytes] = id_table
-    else:
-        codes.copy_(raw[code_bytes])
-        id_table.copy_(raw[id_bytes])
+    width = sizes * row_bytes
+    long = width >= _LONG
+    block = width.masked_fill(long, 0).cumsum(0) // _BLOCK
+    ends = ((block.diff() > 0) | long[1:] | long[:-1]).nonzero()[:, 0].add(1).tolist()
+    starts = [0, *ends]
+    return list(zip(starts, [*ends, sizes.shape[0]], long[starts].tolist()))
 
 
 def _scatter(reader: Reader, sizes: Tensor, code_size: int, total: int) -> tuple[Tensor, Tensor]:
     """Codes and ids in list order, from lists in which each list's codes come before its ids."""
     codes, ids, row = torch.empty(total, code_size, dtype=torch.uint8), torch.empty(total, dtype=torch.int64), 0
-    for start, stop in _spans(sizes, code_size + 8):
+    for start, stop, long in _spans(sizes, code_size + 8):
         part_sizes = sizes[start:stop]
         n = int(part_sizes.sum())
-        raw = reader.array(n * (code_size + 8), torch.uint8)
-        _copy_lists(part_sizes, code_size, raw, codes[row : row + n], ids[row : row + n], out=False)
+        some_codes, some_ids = codes[row : row + n], ids[row : row + n]
+        if long:
+            reader.into(some_codes)
+            reader.into(some_ids)
+        else:
+            unpack(reader.array(n * (code_size + 8), torch.uint8), part_sizes, some_codes, some_ids)
         row += n
     return codes, ids
 
 
-def _interleave(writer: Writer, sizes: Tensor, codes: Tensor, ids: Tensor) -> None:
-    row, code_size = 0, codes.shape[1]
-    for start, stop in _spans(sizes, code_size + 8):
-        part_sizes = sizes[start:stop]
-        n = int(part_sizes.sum())
-        raw = torch.empty(n * (code_size + 8), dtype=torch.uint8)
-        _copy_lists(part_sizes, code_size, raw, codes[row : row + n], ids[row : row + n], out=True)
-        writer.array(raw)
-        row += n
+def _interleave(writer: Writer, lists: Ragged) -> None:
+    """The lists one after another, codes before ids, wherever they lie in their arena."""
+    for start, stop, long in _spans(lists.sizes, lists.codes.shape[1] + 8):
+        if long:
+            at, n = int(lists.offsets[start]), int(lists.sizes[start])
+            writer.array(lists.codes[at : at + n])
+            writer.array(lists.ids[at : at + n])
+        else:
+            writer.array(packed(Ragged(lists.codes, lists.ids, lists.offsets[start:stop], lists.sizes[start:stop])))
 
 
 class DirectMapCodec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -103,3 +104,38 @@ def row_numbers(labels: Tensor, width: int) -> Tensor:
     out = torch.empty_like(labels, memory_format=torch.contiguous_format)
     _row_numbers(labels.reshape(-1).numpy(), width, out.view(-1).numpy())
     return out
+
+
+@jit
+def _pack(codes, ids, offsets, sizes, width, out):  # type: ignore[no-untyped-def]
+    """Codes and ids come as plain bytes: a list is two copies."""
+    at = 0
+    for l in range(sizes.shape[0]):
+        start, n = offsets[l], sizes[l]
+        out[at : at + n * width] = codes[start * width : (start + n) * width]
+        at += n * width
+        out[at : at + n * 8] = ids[start * 8 : (start + n) * 8]
+        at += n * 8
+
+
+@jit
+def _unpack(raw, sizes, width, codes, ids):  # type: ignore[no-untyped-def]
+    at = row = 0
+    for n in sizes:
+        codes[row * width : (row + n) * width] = raw[at : at + n * width]
+        at += n * width
+        ids[row * 8 : (row + n) * 8] = raw[at : at + n * 8]
+        at += n * 8
+        row += n
+
+
+def packed(lists: Ragged) -> Tensor:
+    codes, ids, offsets, sizes = views(lists)
+    width = codes.shape[1]
+    out = np.empty(int(sizes.sum()) * (width + 8), np.uint8)
+    _pack(codes.reshape(-1), ids.view(np.uint8), offsets, sizes, width, out)
+    return torch.from_numpy(out)
+
+
+def unpack(raw: Tensor, sizes: Tensor, codes: Tensor, ids: Tensor) -> None:
+    _unpack(raw.numpy(), sizes.numpy(), codes.shape[1], codes.view(-1).numpy(), ids.numpy().view(np.uint8))
