@@ -39,7 +39,8 @@ class Row:
     """How to make an index of one type, and what FAISS does not have for it.
 
     lacks: methods that FAISS refuses with RuntimeError. Beside FAISS's names:
-    `sel` (a selector in the search parameters), `file` (a place in FAISS's file format).
+    `sel` (a selector in the search parameters), `file` (a place in FAISS's file format), `empty` (an answer from an empty index), `parts`
+    (vectors added after the first).
     avoid: what FAISS answers by ending the process, or leaves undefined: not asked of either.
     """
 
@@ -103,6 +104,14 @@ def ivfpq_params(faiss: ModuleType, sel: Any) -> Any:
     return faiss.IVFPQSearchParameters(sel=sel, nprobe=8)
 
 
+def rabitq_params(faiss: ModuleType, sel: Any) -> Any:
+    return faiss.RaBitQSearchParameters(sel=sel, qb=8)
+
+
+def ivf_rabitq_params(faiss: ModuleType, sel: Any) -> Any:
+    return faiss.IVFRaBitQSearchParameters(sel=sel, nprobe=8, qb=8)
+
+
 def hnsw_params(faiss: ModuleType, sel: Any) -> Any:
     return faiss.SearchParametersHNSW(sel=sel, efSearch=64)
 
@@ -115,11 +124,18 @@ def refine_params(inner: Callable[..., Any]) -> Callable[..., Any]:
     return lambda faiss, sel: faiss.IndexRefineSearchParameters(k_factor=2, base_index_params=inner(faiss, sel))
 
 
+def nn_descent(faiss: ModuleType) -> Any:
+    index = faiss.IndexNNDescentFlat(D, 16)
+    index.nndescent.search_L = 64
+    return index
+
+
 NO_IDS = "add_with_ids"
 FLAT = NO_IDS
 CODES = NO_IDS
 PQ = f"{NO_IDS} sel"
 GRAPH = f"{NO_IDS} remove_ids merge_from sa_encode add_sa_codes"
+AT_ONCE = f"{GRAPH} range_search sel empty parts"
 PRETRANSFORMED = "add_sa_codes"
 REFINED = f"{NO_IDS} remove_ids merge_from add_sa_codes"
 IVF = {"params": ivf_params}
@@ -156,6 +172,8 @@ ROWS: list[Row] = [
     row("IVF8,SQtq4", tune=ALL_LISTS, symmetric=False, **IVF),
     row("IVF8,SQ0", tune=ALL_LISTS, **IVF),
     row("IVF8,EDEN4BIASED", tune=ALL_LISTS, **IVF),
+    row("IVF8,RaBitQ", tune=ALL_LISTS, symmetric=False, params=ivf_rabitq_params),
+    row("IVF8,RaBitQ3", tune=ALL_LISTS, symmetric=False, two_stage=True, params=ivf_rabitq_params),
     row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
     row("IVF8(SQ8),Flat", tune=ALL_LISTS, **IVF),
     row("IMI2x4,Flat", tune="nprobe = 64", exhaustive=False, **IVF),
@@ -182,10 +200,30 @@ ROWS: list[Row] = [
     row("SQtq4", lacks=CODES, symmetric=False, two_stage=True),
     row("SQtq2-IP", "SQtq2", metric="METRIC_INNER_PRODUCT", lacks=CODES),
     row("EDEN2", lacks=CODES, symmetric=False),
+    row("RaBitQ", lacks=CODES, params=rabitq_params, symmetric=False),
+    row("RaBitQ4-IP", "RaBitQ4", metric="METRIC_INNER_PRODUCT", lacks=CODES, params=rabitq_params, symmetric=False, two_stage=True),
     # -- graphs
     row("HNSW8,Flat", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row("HNSW8,Flat-IP", "HNSW8,Flat", metric="METRIC_INNER_PRODUCT", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row("HNSW8,SQ8", lacks=GRAPH, exhaustive=False, params=hnsw_params),
+    row("NSG8", tune="nsg.search_L = 64", lacks=AT_ONCE, avoid="beyond", exhaustive=False),
+    row(
+        "NSG8-IP",
+        "NSG8",
+        metric="METRIC_INNER_PRODUCT",
+        tune="nsg.search_L = 64; build_type = 0",
+        lacks=AT_ONCE,
+        avoid="beyond",
+        exhaustive=False,
+    ),
+    row("NSG8,SQ8", tune="nsg.search_L = 64", lacks=AT_ONCE, avoid="beyond", exhaustive=False),
+    Row(
+        "NNDescent",
+        nn_descent,
+        lacks=frozenset(AT_ONCE.split()),
+        avoid=frozenset({"beyond"}),
+        exhaustive=False,
+    ),
     row("HNSW8,PQ4np", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     # -- wrappers
     row("IDMap,Flat", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),

@@ -462,7 +462,6 @@ def spread_link(draw):
 
 def spread_link_back(draw):
     rows, *_, metric = given = spread_link(draw)
-
     return rows, *nsg.link.definition(*given), metric
 
 
@@ -475,7 +474,6 @@ def descending(draw) -> tuple[Tensor, Tensor, Tensor, int]:
     """Vectors, and pools with three candidates of each, places free."""
     rows, _, metric = near_table(draw, 8)
     rows = torch.randint(-300, 300, rows.shape).float()  # whose distances are exact
-
     names = torch.rand(rows.shape[0], rows.shape[0]).fill_diagonal_(2).argsort(1)[:, :3]
     costs = flat.named_distances(rows, rows, names, metric) * (1 if metric == L2 else -1)
     pools = torch.full((rows.shape[0], 7), torch.iinfo(torch.int64).max)

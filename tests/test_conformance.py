@@ -57,6 +57,8 @@ def test_answers_have_faiss_types_and_shapes(faiss, row):
 
 def test_k_beyond_ntotal_is_padded(faiss, row):
     index, s = filled(faiss, row), shelf(row)
+    if faiss.__name__ == "faiss" and "beyond" in row.avoid:
+        pytest.skip("FAISS never answers this")
     distances, ids = index.search(s.queries[:2], N_BASE + 3)
     assert (ids[:, -3:] == -1).all()
     # Refining and two-stage searches pad with other values than the plain scan.
@@ -75,8 +77,9 @@ def test_an_empty_batch_is_answered(faiss, row):
 def test_an_empty_index_gives_padding(faiss, row):
     index = trained(faiss, row)
     assert index.ntotal == 0
-    _, ids = index.search(shelf(row).queries, 3)
-    assert (ids == -1).all()
+    with asking(faiss, row, "empty"):
+        _, ids = index.search(shelf(row).queries, 3)
+        assert (ids == -1).all()
 
 
 def test_one_query_is_answered_as_in_a_batch(faiss, row):
@@ -207,10 +210,11 @@ def test_ids_given_are_ids_returned(faiss, row):
 
 def test_adding_in_parts_is_adding_at_once(faiss, row):
     index, s = trained(faiss, row), shelf(row)
-    for lo, hi in ((0, 1), (1, 130), (130, N_BASE)):
-        fill(row, index, s.base[lo:hi], s.ids[lo:hi])
-    assert index.ntotal == N_BASE
-    assert_as_good(filled(faiss, row).search(s.queries, 5)[0], index.search(s.queries, 5)[0], exact=row.exhaustive)
+    with asking(faiss, row, "parts"):
+        for lo, hi in ((0, 1), (1, 130), (130, N_BASE)):
+            fill(row, index, s.base[lo:hi], s.ids[lo:hi])
+        assert index.ntotal == N_BASE
+        assert_as_good(filled(faiss, row).search(s.queries, 5)[0], index.search(s.queries, 5)[0], exact=row.exhaustive)
 
 
 def test_untrained_indexes_refuse_vectors(faiss, row):
@@ -285,7 +289,8 @@ def test_reset_forgets_vectors_and_keeps_training(faiss, row):
     index, s = filled(faiss, row), shelf(row)
     index.reset()
     assert index.ntotal == 0 and index.is_trained
-    assert (index.search(s.queries, 2)[1] == -1).all()
+    with asking(faiss, row, "empty"):
+        assert (index.search(s.queries, 2)[1] == -1).all()
     fill(row, index, s.base, s.ids)
     assert index.ntotal == N_BASE
 

@@ -61,7 +61,7 @@ def build(rows: Tensor, how: Settings) -> Tensor:
     reach = torch.full((n,), how.sample, dtype=torch.int32)
     for _ in range(how.rounds):
         nndescent.join(rows, pools, sizes, new, old, how.metric, how.arg)
-        nndescent.order(pools, sizes, reach, how.sample)
+        reach = _reach(pools, sizes, reach, how.sample)
         words = RandomGenerator(how.seed * _BACK).words(nndescent.draws(pools, sizes, reach, how.back) if how.back else 0)
         new, old = nndescent.sampled(pools, sizes, reach, how.sample, how.back, words)
     return _nearest(pools, how.neighbours)
@@ -77,6 +77,15 @@ def _begun(rows: Tensor, names: Tensor, how: Settings) -> tuple[Tensor, Tensor]:
     pools = torch.full((n, max(how.pool, how.sample)), _FREE)
     pools[:, : how.sample] = torch.where(words == -_FREE, _FREE, words)
     return pools, (~own).sum(1).int()
+
+
+def _reach(pools: Tensor, sizes: Tensor, reach: Tensor, sample: int) -> Tensor:
+    """How many of each pool's best are looked at: `sample` more, cut where so many were not compared yet."""
+    rank = torch.arange(pools.shape[1])
+    best_first = pools.gather(1, (sizes[:, None] - 1 - rank).clamp(min=0))
+    fresh = (best_first & 1) == 0
+    before = fresh.cumsum(1) - fresh.long()
+    return ((rank < torch.minimum(reach + sample, sizes)[:, None]) & (before < sample)).sum(1).int()
 
 
 def _nearest(pools: Tensor, k: int) -> Tensor:

@@ -62,19 +62,19 @@ def _until_done(size: int) -> Walk:
 
 
 def walk(x: Tensor, rows: Tensor, graph: Graph, begin: Tensor, k: int, metric: int, arg: float) -> tuple[Tensor, Tensor]:
-    """The k best nodes that walks from the nodes `begin` meet; the pool has as many places."""
-    return kernel.search(x, rows, graph, _until_done(begin.shape[0]), k, metric, arg, None, begin[None])[:2]
+    """The k best nodes that walks from the nodes `begin` (1, m) meet; the pool has as many places."""
+    return kernel.search(x, rows, graph, _until_done(begin.shape[1]), k, metric, arg, None, begin)[:2]
 
 
 def entry_point(rows: Tensor, near: Tensor, pool: int, metric: int, arg: float, drawn: int) -> int:
     """The node that a walk from a drawn one finds nearest to the mean."""
     centre = rows.mean(0, keepdim=True)
-    return int(walk(centre, rows, as_graph(near), starts(near, drawn, pool), 1, metric, arg)[1])
+    return int(walk(centre, rows, as_graph(near), starts(near, drawn, pool)[None], 1, metric, arg)[1])
 
 
 def _nearest(x: Tensor, rows: Tensor, edges: Tensor, begin: Tensor, metric: int, arg: float) -> Iterator[int]:
     """All nodes that a walk to x meets, nearest first."""
-    graph, n, told, k = as_graph(edges), edges.shape[0], 0, begin.shape[0]
+    graph, n, told, k = as_graph(edges), edges.shape[0], 0, begin.shape[1]
     while told < n:
         labels = walk(x, rows, graph, begin, k, metric, arg)[1][0].tolist()
         for label in labels[told:]:
@@ -87,7 +87,7 @@ def _nearest(x: Tensor, rows: Tensor, edges: Tensor, begin: Tensor, metric: int,
 def _attach(rows: Tensor, edges: Tensor, degrees: Tensor, entry: int, met: Tensor, how: Settings, rng: RandomGenerator) -> int:
     """Lead an edge to the first node that was not reached, from the nearest that has a place free; gives that one."""
     n, alone = edges.shape[0], int(met.int().argmin())
-    begin = starts(edges, entry, how.search)
+    begin = starts(edges, entry, how.search)[None]
     for node in _nearest(rows[alone][None], rows, edges, begin, how.metric, how.arg):
         if degrees[node] < how.width and node != alone:
             break

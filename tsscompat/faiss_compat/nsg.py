@@ -61,9 +61,13 @@ class NSG_Graph_int(Stated):
 class _Walked(Stated):
     """A table of edges that walks with a pool read; what they share is kept as long as nothing changes."""
 
-    _caches = ("_graph",)
+    _caches = ("_kept",)
 
     def _edges(self) -> Tensor:
+        raise NotImplementedError
+
+    def _stamp(self) -> tuple[Any, ...]:
+        """What the edges and the begin of a walk depend on; raises unless there are edges."""
         raise NotImplementedError
 
     def _drawn(self, size: int) -> Tensor:
@@ -72,19 +76,14 @@ class _Walked(Stated):
 
     def _walk(self, x: Tensor, vectors: Tensor, size: int, k: int, metric: int, arg: float) -> tuple[Tensor, Tensor]:
         """The k best nodes that walks with a pool of `size` meet; as many as there are, if that is less."""
-        edges = self._edges()
-        stamp = edges.data_ptr(), edges.shape, self._seed()
-        kept: tuple[Any, Graph, dict[int, Tensor]] | None = self.__dict__["_graph"]
-        if kept is None or kept[0] != stamp:
-            kept = self._graph = stamp, spread.as_graph(edges), {}
-        size = min(size, edges.shape[0])
+        stamp = self._stamp()
+        kept: tuple[Any, Graph, dict[int, Tensor]] | None = self.__dict__["_kept"]
+        if kept is None or any(a is not b for a, b in zip(kept[0], stamp)):
+            kept = self._kept = stamp, spread.as_graph(self._edges()), {}
         begin = kept[2].get(size)
         if begin is None:
-            begin = kept[2][size] = self._drawn(size)
+            begin = kept[2][size] = self._drawn(min(size, kept[1].offsets.shape[0] - 1))[None]
         return spread.walk(x, vectors, kept[1], begin, k, metric, arg)
-
-    def _seed(self) -> int:
-        raise NotImplementedError
 
 
 class NSG(_Walked):
@@ -126,12 +125,14 @@ class NSG(_Walked):
         return cnt + kernel.reach(self._edges().cpu(), root, vt._met)
 
     def _edges(self) -> Tensor:
-        check(self.is_built and self.final_graph is not None, "the NSG graph is not built")
+        self._stamp()
         edges: Tensor = self.final_graph._table()
         return edges
 
-    def _seed(self) -> int:
-        return self.enterpoint
+    def _stamp(self) -> tuple[Any, ...]:
+        graph = self.final_graph
+        check(self.is_built and graph is not None, "the NSG graph is not built")
+        return graph.data._buffer, self.enterpoint
 
     def _drawn(self, size: int) -> Tensor:
         return spread.starts(self._edges(), self.enterpoint, size)
@@ -191,11 +192,12 @@ class NNDescent(_Walked):
         self.ntotal, self.has_built = vectors.shape[0], True
 
     def _edges(self) -> Tensor:
-        check(self.has_built, "The index is not build yet.")
+        self._stamp()
         return self.final_graph.tensor.view(self.ntotal, self.K)
 
-    def _seed(self) -> int:
-        return self.random_seed
+    def _stamp(self) -> tuple[Any, ...]:
+        check(self.has_built, "The index is not build yet.")
+        return self.final_graph._buffer, self.random_seed
 
     def _drawn(self, size: int) -> Tensor:
         return neighbours.drawn(RandomGenerator(self.random_seed), 1, size, self.ntotal)[0].to(self.device)

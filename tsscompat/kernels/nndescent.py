@@ -1,7 +1,7 @@
 """NN-descent: a table of nearest neighbours, made better by comparing the neighbours of neighbours with each other.
 
-Each node has a pool (n, room) of candidates as words, a heap with the worst at the front: a cost as an integer of the same order, then
-a number, then whether it was compared before. Costs are distances, or negated similarities.
+Each node has a pool (n, room) of candidates as words, worst first: a cost as an integer of the same order, then a number, then whether it
+was compared before. Costs are distances, or negated similarities.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ def _insert(pools: Tensor, sizes: Tensor, node: int, word: int) -> None:
     if (size and word >> 32 > max(held) >> 32) or any(name_of(w) == name_of(word) for w in held):
         return
     if size == pools.shape[1]:
+        if word > max(held):
+            return
         held.remove(max(held))
     held.append(word)
     pools[node, : len(held)] = torch.tensor(sorted(held, reverse=True))
@@ -54,19 +56,6 @@ def join(rows: Tensor, pools: Tensor, sizes: Tensor, new: Tensor, old: Tensor, m
 
 
 @accelerated
-def order(pools: Tensor, sizes: Tensor, reach: Tensor, sample: int) -> None:
-    """Sort each pool, worst first, and let `reach` grow by `sample`, cut where so many candidates were not compared yet."""
-    for node in range(pools.shape[0]):
-        held = sorted(pools[node, : int(sizes[node])].tolist())
-        pools[node, : len(held)] = torch.tensor(held[::-1], dtype=torch.int64)
-        limit, fresh, at = min(int(reach[node]) + sample, len(held)), 0, 0
-        while at < limit and fresh < sample:
-            fresh += not held[at] & 1
-            at += 1
-        reach[node] = at
-
-
-@accelerated
 def draws(pools: Tensor, sizes: Tensor, reach: Tensor, back: int) -> int:
     """How many random words `sampled` takes."""
     wanted = torch.zeros(pools.shape[0], 2, dtype=torch.int64)
@@ -80,7 +69,7 @@ def draws(pools: Tensor, sizes: Tensor, reach: Tensor, back: int) -> int:
 
 @accelerated
 def sampled(pools: Tensor, sizes: Tensor, reach: Tensor, sample: int, back: int, random: Tensor) -> tuple[Tensor, Tensor]:
-    """The candidates to compare next, new ones (n, sample + back) and old ones (n, 2 back), from sorted pools; -1 for none.
+    """The candidates to compare next, new ones (n, sample + back) and old ones (n, 2 back), of the best `reach` of each node; -1 for none.
 
     A node also gets up to `back` of those that have it within their reach but are beyond its own worst; later ones take random places.
     """

@@ -24,7 +24,7 @@ def _held(pool, size, name):  # type: ignore[no-untyped-def]
 
 @inline
 def _insert(pools, sizes, locks, node, word):  # type: ignore[no-untyped-def]
-    """Enter a candidate into a node's heap."""
+    """Enter a candidate into a node's pool."""
     pool = pools[node]
     if sizes[node] and word >> 32 > pool[0] >> 32:  # without the lock: the worst never gets worse
         return
@@ -34,24 +34,17 @@ def _insert(pools, sizes, locks, node, word):  # type: ignore[no-untyped-def]
     if not (size and word >> 32 > pool[0] >> 32) and not _held(pool, size, node_of(word)):
         if size < pool.shape[0]:
             at = size
-            while at > 0 and pool[(at - 1) >> 1] < word:
-                pool[at] = pool[(at - 1) >> 1]
-                at = (at - 1) >> 1
+            while at > 0 and pool[at - 1] < word:
+                pool[at] = pool[at - 1]
+                at -= 1
             pool[at] = word
             sizes[node] = size + 1
-        else:
-            at = 0
-            while True:
-                child = 2 * at + 1
-                if child >= size:
-                    break
-                if child + 1 < size and pool[child + 1] > pool[child]:
-                    child += 1
-                if pool[child] <= word:
-                    break
-                pool[at] = pool[child]
-                at = child
-            pool[at] = word
+        elif word < pool[0]:
+            at = 1
+            while at < size and pool[at] > word:
+                pool[at - 1] = pool[at]
+                at += 1
+            pool[at - 1] = word
     unlock(locks, node)
 
 
@@ -88,28 +81,6 @@ def join(rows: Tensor, pools: Tensor, sizes: Tensor, new: Tensor, old: Tensor, m
     known = rows.contiguous().numpy(), pools.numpy(), sizes.numpy(), new.contiguous().numpy(), old.contiguous().numpy()
     locks = np.zeros(rows.shape[0], dtype=np.int32)
     run_blocks(lambda a, b: _join(*known, metric, np.float32(arg), locks, a, b), rows.shape[0], _GRAIN)
-
-
-@jit
-def _order(pools, sizes, reach, sample, start, end):  # type: ignore[no-untyped-def]
-    held = np.empty(pools.shape[1], np.int64)
-    for node in range(start, end):
-        size = sizes[node]
-        held[:size] = pools[node, :size]
-        some = held[:size]
-        some.sort()
-        for i in range(size):
-            pools[node, size - 1 - i] = some[i]
-        limit, fresh, at = min(reach[node] + sample, size), 0, 0
-        while at < limit and fresh < sample:
-            fresh += 1 - (some[at] & 1)
-            at += 1
-        reach[node] = at
-
-
-def order(pools: Tensor, sizes: Tensor, reach: Tensor, sample: int) -> None:
-    known = pools.numpy(), sizes.numpy(), reach.numpy(), sample
-    run_blocks(lambda a, b: _order(*known, a, b), pools.shape[0], 10 * _GRAIN)
 
 
 @jit
@@ -171,4 +142,4 @@ def sampled(pools: Tensor, sizes: Tensor, reach: Tensor, sample: int, back: int,
     return torch.from_numpy(new), torch.from_numpy(old)
 
 
-__all__ = ["draws", "join", "order", "sampled"]
+__all__ = ["draws", "join", "sampled"]
