@@ -65,6 +65,23 @@ def over(typingctx: Any, products: Any, scale: Any, slack: Any, half: Any, first
 
 
 @intrinsic
+def below(typingctx: Any, values: Any, first: Any, bar: Any) -> Any:
+    """Of the 64 places from `first` on, those whose value is under a bar, the first as the lowest bit. The array is an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at, begin, limit = args
+        limits, bits = _spread(builder, limit), ir.Constant(_WORD, 0)
+        for part in range(0, 64, _LANES):
+            item = builder.add(begin, ir.Constant(_WORD, part))
+            found = builder.fcmp_ordered("<", _load(builder, at, item, _FLOATS), limits)
+            held = builder.zext(builder.bitcast(found, ir.IntType(_LANES)), _WORD)
+            bits = builder.or_(bits, builder.shl(held, ir.Constant(_WORD, part)))
+        return bits
+
+    return types.uint64(types.int64, types.int64, types.float32), codegen
+
+
+@intrinsic
 def greatest(typingctx: Any, products: Any, scale: Any, slack: Any, half: Any, n: Any, inverse: Any) -> Any:
     """The greatest value less slack of n places, a multiple of 16. Arrays are addresses."""
 
