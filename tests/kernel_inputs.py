@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import torch
 from hypothesis import strategies as st
+from kernel_inputs_fastscan import INPUTS as FAST_SCAN
 from torch import Tensor
 
 from tsscompat.algorithms.hnsw import insertion_order
+from tsscompat.algorithms.rabitq import encode
 from tsscompat.kernels import coded, flat, graph, ivf_lists, nndescent, nsg, threads
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import FORMULAS, GOWER, INNER_PRODUCT, L2, NAN_EUCLIDEAN
+from tsscompat.kernels.rabitq import Coder
 
 D, NLIST = 13, 20
 SIZES = {8: D, 6: (6 * D + 7) // 8, 4: (D + 1) // 2}
@@ -344,6 +347,33 @@ def within_affine(draw):
     return *given, 4.0, one_of(draw, *BOTH), *options
 
 
+def _rabitq(draw):
+    nb_bits, metric, qb = one_of(draw, 1, 2, 5, 9), one_of(draw, *BOTH), one_of(draw, 0, 1, 4, 7)
+    seed(draw)
+    around = torch.randn(one_of(draw, 1, NLIST), D)
+    lists = ragged(1)
+    codes = encode(torch.randn(lists.ids.shape[0], D), torch.randn(D), metric, nb_bits)
+    lists = Ragged(codes, lists.ids, lists.offsets, lists.sizes)
+    x, keys = probes(draw)
+    return x, Coder(around, nb_bits, metric, qb, draw(st.booleans()), draw(st.booleans())), lists, keys, limited(draw, lists, keys)
+
+
+def scan_rabitq(draw):
+    *given, options = _rabitq(draw)
+    return *given, results(draw), *options
+
+
+def within_rabitq(draw):
+    *given, options = _rabitq(draw)
+    return *given, 6.0, *options
+
+
+def best_scales(draw):
+    seed(draw)
+    sizes = torch.randn(one_of(draw, 0, 1, 9), one_of(draw, 1, 8, 30)).abs()
+    return sizes / sizes.norm(dim=1, keepdim=True), draw(st.integers(1, 8))
+
+
 def centers(draw) -> tuple[Tensor, Tensor, int]:
     """Few queries, the centers of the lists, and how many are probed."""
     seed(draw)
@@ -500,7 +530,7 @@ def descent_sampled(draw):
     return pools, sizes, reach, int(reach.max()), back, words
 
 
-INPUTS = {
+INPUTS = FAST_SCAN | {
     "adsampling.improve": improve,
     "annealing.anneal": anneal,
     "annealing.anneal_order": anneal_order,
@@ -546,6 +576,9 @@ INPUTS = {
     "permute.swaps": swaps,
     "pq.nearest_parts": nearest_parts,
     "pq.part_tables": part_tables,
+    "rabitq.best_scales": best_scales,
+    "rabitq.scan_rabitq": scan_rabitq,
+    "rabitq.within_rabitq": within_rabitq,
     "segments.segment_sums": segment_sums,
     "select.select": select,
     "sums.least_sums": least_sums,

@@ -80,7 +80,7 @@ COMPARERS = {
 } | {
     name: same_within if "within" in name else same_scan
     for name in INPUTS
-    if name.startswith(("ivf.scan", "ivf.within", "ivf_few"))
+    if name.startswith(("ivf.scan", "ivf.within", "ivf_few", "rabitq.scan", "rabitq.within", "fastscan.scan", "fastscan.within"))
 }
 
 

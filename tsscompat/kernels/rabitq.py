@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
-from tsscompat.kernels.bits import unpack
+from tsscompat.kernels.bits import tail, unpack
 from tsscompat.kernels.ivf import Range, Score, Top, top_by_score, within_by_score
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
@@ -51,15 +51,10 @@ def parts(codes: Tensor, d: int, nb_bits: int) -> tuple[Tensor, Tensor, Tensor, 
     """Of codes (n, code_size) the signs (n, d) as 0 and 1, their factors (n, 2 or 3), and the further bits with their factors (n, 2)."""
     signs, size, more = unpack(codes, d, 1), (d + 7) // 8, nb_bits - 1
     if not more:
-        return signs, codes[:, size:].contiguous().view(torch.float32), codes[:, :0], codes[:, :0]
-    middle = size + 12 + (d * more + 7) // 8
-    extra = unpack(codes[:, size + 12 : middle].contiguous(), d, more)
-    return (
-        signs,
-        *(codes[:, a:b].contiguous().view(torch.float32) for a, b in ((size, size + 12),)),
-        extra,
-        (codes[:, middle:].contiguous().view(torch.float32)),
-    )
+        return signs, tail(codes, size).view(torch.float32), codes[:, :0], codes[:, :0]
+    end = size + 12 + (d * more + 7) // 8
+    factors = tail(codes[:, : size + 12], size).view(torch.float32)
+    return signs, factors, unpack(tail(codes[:, :end], size + 12), d, more), tail(codes, end).view(torch.float32)
 
 
 def rounded(r: Tensor, qb: int, centered: bool) -> Tensor:
@@ -185,8 +180,8 @@ def best_scales(sizes: Tensor, more: int) -> Tensor:
     steps = codes[:, :, None] + 1 + torch.arange(width, device=sizes.device)
     times = steps.float() * (1 / sizes)[:, :, None]
     real = (steps <= torch.maximum(codes + 1, torch.tensor(most))[:, :, None]) & (times < last[:, None, None])
-    times, order = torch.where(real, times, float("inf")).view(n, -1).sort(dim=1, stable=True)
-    steps, which = steps.view(n, -1).gather(1, order).float(), order // width
+    times, order = torch.where(real, times, float("inf")).flatten(1).sort(dim=1, stable=True)
+    steps, which = steps.flatten(1).gather(1, order).float(), order // width
     best, scale = sizes.new_zeros(n), sizes.new_zeros(n)
     for i in range(int(real.sum((1, 2)).max()) if n else 0):
         delta, before = 2 * steps[:, i], square

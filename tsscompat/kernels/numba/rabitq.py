@@ -11,7 +11,7 @@ from torch import Tensor
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.numba import rabitq_scan
-from tsscompat.kernels.numba.ivf import ALONE, NO_BOUND, rest_of, top, within, work
+from tsscompat.kernels.numba.ivf import ALONE, NO_BOUND, average_work, rest_of, top, within
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.rabitq import Coder
 from tsscompat.kernels.threads import run_blocks
@@ -26,7 +26,7 @@ def _head(x: Tensor, coder: Coder, lists: Ragged) -> tuple[Any, ...]:
 def _work(x: Tensor, coder: Coder, lists: Ragged, keys: Tensor) -> float:
     d = x.shape[1]
     row = d * (0.03 if coder.qb else 0.1) + (d * 0.2 if coder.nb_bits > 1 else 0)
-    return work(keys.numpy(), views(lists)[1:], row) + keys.shape[1] * d * 1.5
+    return average_work(keys.shape[1], views(lists)[1:], row) + keys.shape[1] * d * 1.5
 
 
 def scan_rabitq(
