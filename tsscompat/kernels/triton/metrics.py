@@ -1,0 +1,157 @@
+"""Distances term by term, for every metric: a tile of rows of x against rows of y, dimension block by dimension block."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two
+
+
+@triton.jit
+def terms(x, y, p, METRIC: tl.constexpr):
+    """What a pair of numbers adds to the up to two sums of a distance, and to a third that says whether it is one at all."""
+    zero = tl.zeros_like(x + y)
+    if METRIC == 0:  # inner product
+        return x * y, zero, zero
+    elif METRIC == 1:  # L2
+        return (x - y) * (x - y), zero, zero
+    elif METRIC == 2 or METRIC == 3:  # L1; Linf takes the largest
+        return tl.abs(x - y), zero, zero
+    elif METRIC == 4:  # Lp
+        gap = tl.abs(x - y)
+        return tl.where(gap > 0, tl.exp2(p * tl.log2(tl.where(gap > 0, gap, 1.0))), gap + tl.where(p == 0, 1.0, 0.0)), zero, zero
+    elif METRIC == 20:  # Canberra
+        return tl.abs(x - y) / (tl.abs(x) + tl.abs(y)), zero, zero
+    elif METRIC == 21:  # Bray-Curtis
+        return tl.abs(x - y), tl.abs(x + y), zero
+    elif METRIC == 22:  # Jensen-Shannon
+        middle = 0.5 * (x + y)
+        return 0.5 * (-x * tl.log(middle / x) - y * tl.log(middle / y)), zero, zero
+    elif METRIC == 23:  # Jaccard; a number beside NaN counts alone, as with fmin and fmax
+        low = tl.where(x != x, y, tl.where(y != y, x, tl.minimum(x, y)))
+        high = tl.where(x != x, y, tl.where(y != y, x, tl.maximum(x, y)))
+        return low, high, zero
+    elif METRIC == 24:  # NaN-Euclidean
+        both = (x == x) & (y == y)
+        return tl.where(both, (x - y) * (x - y), 0.0), both.to(tl.float32), zero
+    else:  # Gower
+        known = (x == x) & (y == y)
+        numeric = (x >= 0) & (y >= 0)
+        wrong = known & ((numeric & ((x > 1) | (y > 1))) | ((numeric | ((x < 0) & (y < 0))) == 0))
+        part = tl.where(numeric, tl.abs(x - y), (x != y).to(tl.float32))
+        return tl.where(known, part, 0.0), known.to(tl.float32), wrong.to(tl.float32)
+
+
+@triton.jit
+def finished(first, second, third, d, METRIC: tl.constexpr):
+    """The distance that the sums make."""
+    if METRIC == 21 or METRIC == 23:
+        return first / second
+    elif METRIC == 24:
+        return tl.where(second > 0, d / second * first, float("nan"))
+    elif METRIC == 25:
+        return tl.where((third > 0) | (second == 0), float("nan"), first / second)
+    else:
+        return first
+
+
+@triton.jit
+def _pairwise(x, y, out, nx, ny, d, p, METRIC: tl.constexpr, BX: tl.constexpr, BY: tl.constexpr, BD: tl.constexpr):
+    i = tl.program_id(0).to(tl.int64) * BX + tl.arange(0, BX)
+    j = tl.program_id(1).to(tl.int64) * BY + tl.arange(0, BY)
+    first = tl.zeros([BX, BY], tl.float32)
+    second = tl.zeros([BX, BY], tl.float32)
+    third = tl.zeros([BX, BY], tl.float32)
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        there = (at < d)[None, :]
+        a = tl.load(x + i[:, None] * d + at[None, :], mask=(i < nx)[:, None] & there, other=0.0)
+        b = tl.load(y + j[:, None] * d + at[None, :], mask=(j < ny)[:, None] & there, other=0.0)
+        t1, t2, t3 = terms(a[:, None, :], b[None, :, :], p, METRIC)
+        inside = there[:, None, :]
+        t1 = tl.where(inside, t1, 0.0)
+        if METRIC == 3:
+            # A largest term, which NaN would otherwise be lost in.
+            seen = tl.max(tl.where(t1 == t1, t1, float("inf")), 2)
+            first = tl.maximum(first, seen)
+            third += tl.sum((t1 != t1).to(tl.float32), 2)
+        else:
+            first += tl.sum(t1, 2)
+        second += tl.sum(tl.where(inside, t2, 0.0), 2)
+        if METRIC == 25:
+            third += tl.sum(tl.where(inside, t3, 0.0), 2)
+    value = finished(first, second, third, d, METRIC)
+    if METRIC == 3:
+        value = tl.where(third > 0, float("nan"), value)
+    tl.store(out + i[:, None] * ny + j[None, :], value, mask=(i < nx)[:, None] & (j < ny)[None, :])
+
+
+def pairwise(x: Tensor, y: Tensor, metric: int, metric_arg: float = 0.0) -> Tensor:
+    """The twin of kernels.metrics.pairwise."""
+    nx, ny, d = x.shape[0], y.shape[0], x.shape[1]
+    out = torch.empty(nx, ny, dtype=torch.float32, device=x.device)
+    if not (nx and ny and d) or x.dtype != torch.float32 or y.dtype != torch.float32:
+        return out.zero_() if nx * ny == 0 else NotImplemented
+    bd = power_of_two(d, 4, 16)
+    bx, by = power_of_two(nx, 1, 8), power_of_two(ny, 1, 32)
+    with on(x):
+        _pairwise[(blocks_of(nx, bx), blocks_of(ny, by))](
+            x.contiguous(), y.contiguous(), out, nx, ny, d, float(metric_arg), METRIC=metric, BX=bx, BY=by, BD=bd
+        )
+    return out
+
+
+@triton.jit
+def _named(x, y, labels, out, n, m, d, p, METRIC: tl.constexpr, WORST: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr):
+    row = tl.program_id(0).to(tl.int64)
+    place = tl.program_id(1) * BM + tl.arange(0, BM)
+    label = tl.load(labels + row * m + place, mask=place < m, other=-1)
+    first = tl.zeros([BM], tl.float32)
+    second = tl.zeros([BM], tl.float32)
+    third = tl.zeros([BM], tl.float32)
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        inside = (label >= 0)[:, None] & (at < d)[None, :]
+        a = tl.load(x + row * d + at, mask=at < d, other=0.0)
+        b = tl.load(y + label[:, None] * d + at[None, :], mask=inside, other=0.0)
+        t1, t2, t3 = terms(a[None, :], b, p, METRIC)
+        t1 = tl.where(inside, t1, 0.0)
+        if METRIC == 3:
+            first = tl.maximum(first, tl.max(tl.where(t1 == t1, t1, float("inf")), 1))
+            third += tl.sum((t1 != t1).to(tl.float32), 1)
+        else:
+            first += tl.sum(t1, 1)
+        second += tl.sum(tl.where(inside, t2, 0.0), 1)
+        if METRIC == 25:
+            third += tl.sum(tl.where(inside, t3, 0.0), 1)
+    value = finished(first, second, third, d, METRIC)
+    if METRIC == 3:
+        value = tl.where(third > 0, float("nan"), value)
+    tl.store(out + row * m + place, tl.where(label >= 0, value, WORST), mask=place < m)
+
+
+def named(x: Tensor, y: Tensor, labels: Tensor, metric: int, metric_arg: float, worst: float) -> Tensor:
+    """The distance of each row of x to the rows of y that it names (n, m); `worst` for names of -1."""
+    n, m = labels.shape
+    out = torch.empty(n, m, dtype=torch.float32, device=x.device)
+    if n and m:
+        bm = power_of_two(m, 1, 32)
+        with on(x):
+            _named[(n, blocks_of(m, bm))](
+                x.contiguous(),
+                y.contiguous(),
+                labels.contiguous(),
+                out,
+                n,
+                m,
+                x.shape[1],
+                float(metric_arg),
+                METRIC=metric,
+                WORST=worst,
+                BM=bm,
+                BD=power_of_two(x.shape[1], 4, 64),
+            )
+    return out
