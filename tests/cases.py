@@ -201,7 +201,9 @@ ROWS: list[Row] = [
     row("SQtq2-IP", "SQtq2", metric="METRIC_INNER_PRODUCT", lacks=CODES),
     row("EDEN2", lacks=CODES, symmetric=False),
     row("RaBitQ", lacks=CODES, params=rabitq_params, symmetric=False),
-    row("RaBitQ4-IP", "RaBitQ4", metric="METRIC_INNER_PRODUCT", lacks=CODES, params=rabitq_params, symmetric=False, two_stage=True),
+    row(
+        "RaBitQ4-IP", "RaBitQ4", metric="METRIC_INNER_PRODUCT", lacks=CODES, params=rabitq_params, symmetric=False, two_stage=True
+    ),
     # -- graphs
     row("HNSW8,Flat", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row("HNSW8,Flat-IP", "HNSW8,Flat", metric="METRIC_INNER_PRODUCT", lacks=GRAPH, exhaustive=False, params=hnsw_params),
@@ -225,6 +227,9 @@ ROWS: list[Row] = [
         exhaustive=False,
     ),
     row("HNSW8,PQ4np", lacks=GRAPH, exhaustive=False, params=hnsw_params),
+    row(
+        "HNSW8,RaBitQ4", tune="storage.qb = 8", lacks=GRAPH, exhaustive=False, two_stage=True, symmetric=False, params=hnsw_params
+    ),
     # -- wrappers
     row("IDMap,Flat", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),
     row("IDMap2,Flat", lacks="add sa_encode add_sa_codes"),

@@ -105,3 +105,20 @@ class RaBitQ:
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
         return within_rabitq(x, self.coder, lists, keys, radius, options.allowed, options.limits, options.pairs)
+
+
+def as_points(codes: Tensor, center: Tensor, nb_bits: int) -> tuple[Tensor, Tensor]:
+    """Points (n, d + 1) and a number: squared distances from queries with a last number of 0, plus the number, are the estimates.
+
+    An estimate is the distance to the decoded vector plus a correction of the code's own, which the further dimension holds.
+    """
+    d = center.shape[-1]
+    signs, factors, extra, more = parts(codes, d, nb_bits)
+    if nb_bits == 1:
+        vectors, add = (2 * signs - 1) * factors[:, 1:] / d**0.5, factors[:, 0]
+    else:
+        values = (signs << (nb_bits - 1)) + extra - ((1 << (nb_bits - 1)) - 0.5)
+        vectors, add = -0.5 * more[:, 1:] * values, more[:, 0]
+    corrections = add - vectors.square().sum(1)
+    least = corrections.amin() if corrections.numel() else corrections.new_zeros(())
+    return torch.cat([vectors + center, (corrections - least).sqrt()[:, None]], 1), least

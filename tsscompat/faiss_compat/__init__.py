@@ -1,6 +1,14 @@
 """FAISS's names: classes that hold state, and functions. Computation is in algorithms/ and kernels/."""
 
+from tsscompat.faiss_compat.additive import *
 from tsscompat.faiss_compat.base import *
+from tsscompat.faiss_compat.binary import *
+from tsscompat.faiss_compat.binary_factory import *
+from tsscompat.faiss_compat.binary_graph import *
+from tsscompat.faiss_compat.binary_hash import *
+from tsscompat.faiss_compat.binary_io import *
+from tsscompat.faiss_compat.binary_ivf import *
+from tsscompat.faiss_compat.binary_meta import *
 from tsscompat.faiss_compat.clustering import *
 from tsscompat.faiss_compat.codes import *
 from tsscompat.faiss_compat.computers import *
@@ -10,6 +18,7 @@ from tsscompat.faiss_compat.downcast import *
 from tsscompat.faiss_compat.eden import *
 from tsscompat.faiss_compat.enums import *
 from tsscompat.faiss_compat.factory import *
+from tsscompat.faiss_compat.fastscan import *
 from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
 from tsscompat.faiss_compat.gpu import *
@@ -20,10 +29,12 @@ from tsscompat.faiss_compat.graph import *
 from tsscompat.faiss_compat.heaps import *
 from tsscompat.faiss_compat.idmap import *
 from tsscompat.faiss_compat.invlists import *
+from tsscompat.faiss_compat.invlists_blocks import *
 from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.io import *
 from tsscompat.faiss_compat.ivf import *
 from tsscompat.faiss_compat.ivf_coarse import *
+from tsscompat.faiss_compat.ivf_fastscan import *
 from tsscompat.faiss_compat.ivf_flat import *
 from tsscompat.faiss_compat.ivf_independent import *
 from tsscompat.faiss_compat.ivf_pq import *
@@ -31,19 +42,24 @@ from tsscompat.faiss_compat.ivf_scanner import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.kmeans import *
+from tsscompat.faiss_compat.local_search import *
 from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
 from tsscompat.faiss_compat.nsg import *
 from tsscompat.faiss_compat.operating_points import *
+from tsscompat.faiss_compat.packers import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
+from tsscompat.faiss_compat.product_additive import *
 from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
 from tsscompat.faiss_compat.rabitq import *
+from tsscompat.faiss_compat.rabitq_graph import *
 from tsscompat.faiss_compat.randoms import *
 from tsscompat.faiss_compat.refine import *
+from tsscompat.faiss_compat.residual import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.sharding import *
 from tsscompat.faiss_compat.stats import *

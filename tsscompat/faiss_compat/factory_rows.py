@@ -115,6 +115,7 @@ HNSW = (
     row(r"FlatPanorama(?P<levels>\d+)?", "IndexHNSWFlatPanorama", "d degree levels=8 metric"),
     row(PQ, "IndexHNSWPQ", "d M degree nbits=8", then=lambda made, v: polysemous(made.storage, v)),
     row(SQ, "IndexHNSWSQ", "d qtype degree metric"),
+    row(RABITQ, "IndexHNSWRaBitQ", "d degree bits=1 metric"),
     row(
         r"(?P<ncent>\d+)\+PQ(?P<M>\d+)",
         "IndexHNSW2Level",

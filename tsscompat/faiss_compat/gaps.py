@@ -18,7 +18,6 @@ GAPS: tuple[tuple[str, str], ...] = (
         "additive quantizers come in a later release",
     ),
     (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
-    (r"IndexHNSWRaBitQ", "HNSW graphs over RaBitQ codes come in a later release"),
     (r"EDEN(CodeFactors|FlatCodesDistanceComputer)", "EDEN's internal structures; its indexes and codes are here"),
     (r".*Panorama", "Panorama is a layout of flat codes that comes in a later release; Flat gives the same results"),
     (

@@ -42,8 +42,13 @@ HNSW = (
 
 def _finish_hnsw(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
+    obj.hnsw.is_similarity = enums.is_similarity_metric(obj.metric_type)
+    finish_graph(obj, reader)
+
+
+def finish_graph(obj: Any, reader: Reader) -> None:
+    """What must hold of a layered graph and its storage, so that no walk leaves them."""
     graph, n = obj.hnsw, obj.ntotal
-    graph.is_similarity = enums.is_similarity_metric(obj.metric_type)
     levels, offsets, edges = graph.levels.tensor, graph.offsets.tensor.view(torch.int64), graph.neighbors.tensor
     reader.check(levels.shape[0] == n and offsets.shape[0] == n + 1, "a graph of {} nodes for {} vectors", levels.shape[0], n)
     ends = graph.cum_nneighbor_per_level.tensor.long()
@@ -92,3 +97,24 @@ _CAGRA = fields(("keep_max_size_level0", flag), ("base_level_only", flag), ("num
 _NUMERIC = fields(("numeric_type_", i32))
 index.section("IHc2", "IndexHNSWCagra", (*HEADER, *_CAGRA, *_NUMERIC, *_HNSW_INDEX[len(HEADER) :]), finish=_finish_hnsw)
 index.section("IHNc", "IndexHNSWCagra", (*HEADER, *_CAGRA, *_HNSW_INDEX[len(HEADER) :]), finish=_finish_hnsw, legacy=True)
+
+
+class StagedCodec:
+    """Whether FAISS walks by signs first, which it does for codes of several bits."""
+
+    def read(self, reader: Reader, obj: Any) -> Any:
+        staged = flag.read(reader, obj)
+        reader.check(type(obj.storage).__name__ == "IndexRaBitQ", "a storage of {}", type(obj.storage).__name__)
+        reader.check(
+            staged == (obj.storage.rabitq.nb_bits > 1),
+            "a search by signs first over codes of {} bits",
+            obj.storage.rabitq.nb_bits,
+        )
+        obj.hnsw.search_method = obj.hnsw.SM_RABITQ if staged else obj.hnsw.SM_DEFAULT
+        return obj
+
+    def write(self, writer: Writer, value: Any, obj: Any) -> None:
+        flag.write(writer, obj.storage.rabitq.nb_bits > 1, obj)
+
+
+index.section("IHNr", "IndexHNSWRaBitQ", (*_HNSW_INDEX, Field("this", StagedCodec())), finish=_finish_hnsw)
