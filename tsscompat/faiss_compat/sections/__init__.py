@@ -5,7 +5,8 @@ works out what the file does not hold. A module a family; importing it enters it
 """
 
 from tsscompat.faiss_compat.sections import eden, flat, graphs, ivf, nsg, rabitq, transforms, wrappers  # noqa: F401 - their rows
+from tsscompat.faiss_compat.sections.binary import binary
 from tsscompat.faiss_compat.sections.common import PQ, finish_pq, index, transform
 from tsscompat.faiss_compat.sections.lists import InvertedListsCodec
 
-__all__ = ["PQ", "InvertedListsCodec", "finish_pq", "index", "transform"]
+__all__ = ["PQ", "InvertedListsCodec", "binary", "finish_pq", "index", "transform"]
