@@ -12,7 +12,7 @@ from tsscompat.kernels.ivf import Range, Top, scan_tables, within_tables
 from tsscompat.kernels.ivf_lists import Ragged, row_numbers
 
 # Rows of a list: short enough for a single query's lists to be dealt out to threads evenly.
-_RUN = 4096
+RUN = 4096
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Tables:
 def as_lists(codes: Tensor) -> Ragged:
     """The rows as lists of consecutive ones."""
     n, device = codes.shape[0], codes.device
-    offsets = torch.arange(0, max(n, 1), _RUN, device=device)
-    sizes = (n - offsets).clamp(max=_RUN)
+    offsets = torch.arange(0, max(n, 1), RUN, device=device)
+    sizes = (n - offsets).clamp(max=RUN)
     # Labels are asked for as (list, position), so the ids are never read: memory that is not touched costs nothing.
     return Ragged(codes, torch.empty(n, dtype=torch.int64, device=device), offsets, sizes)
 
@@ -52,13 +52,13 @@ def _probes(nq: int, lists: Ragged) -> tuple[Tensor, Tensor]:
     return made
 
 
-def top(codec: Scorer, x: Tensor, lists: Ragged, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The k best rows for each query."""
+def top(codec: Scorer, x: Tensor, lists: Ragged, k: int, allowed: Tensor | None, run: int = RUN) -> tuple[Tensor, Tensor]:
+    """The k best rows for each query, the lists being runs of so many rows."""
     distances, labels, _ = codec.top(x, *_probes(x.shape[0], lists), lists, k, Options(allowed, None, True))
-    return distances, row_numbers(labels, _RUN)
+    return distances, row_numbers(labels, run)
 
 
 def within(codec: Scorer, x: Tensor, lists: Ragged, radius: float, allowed: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """All rows within a radius of each query."""
     lims, distances, labels, _ = codec.within(x, *_probes(x.shape[0], lists), lists, radius, Options(allowed, None, True))
-    return lims, distances, row_numbers(labels, _RUN)
+    return lims, distances, row_numbers(labels, RUN)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms.blocks import blocks
-from tsscompat.errors import FaissError, check
+from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import size_t, vector
 from tsscompat.faiss_compat.base import Index, check_keys
+from tsscompat.faiss_compat.packers import CodePackerFlat
 from tsscompat.faiss_compat.params import SearchParameters, selector_of
-from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.vectors import UInt8Vector
 from tsscompat.kernels import flat
@@ -141,50 +141,6 @@ class IndexFlatCodes(Index):
         return CodePackerFlat(self.code_size)
 
 
-class CodePacker:
-    """Lays out the codes of a block of nvec vectors; arrays or what swig_ptr gave."""
-
-    code_size: int
-    nvec: int
-    block_size: int
-
-    def pack_1(self, flat_code: Any, offset: int, block: Any) -> None:
-        """Put a code in its place in a block."""
-        raise FaissError(f"pack_1 is not implemented for {type(self).__name__}")
-
-    def unpack_1(self, block: Any, offset: int, flat_code: Any) -> None:
-        """Take a code from its place in a block."""
-        raise FaissError(f"unpack_1 is not implemented for {type(self).__name__}")
-
-    def pack_all(self, flat_codes: Any, block: Any) -> None:
-        """Make a block of nvec codes that lie one after the other."""
-        codes = behind(flat_codes, self.nvec, self.code_size)
-        for i in range(self.nvec):
-            self.pack_1(codes[i], i, block)
-
-    def unpack_all(self, block: Any, flat_codes: Any) -> None:
-        """Take all codes of a block, to lie one after the other."""
-        codes = behind(flat_codes, self.nvec, self.code_size)
-        for i in range(self.nvec):
-            self.unpack_1(block, i, codes[i])
-
-
-class CodePackerFlat(CodePacker):
-    """Codes one after the other, without blocks."""
-
-    def __init__(self, code_size: int) -> None:
-        self.code_size, self.nvec, self.block_size = code_size, 1, code_size
-
-    def _place(self, block: Any, offset: int) -> Tensor:
-        return behind(block, (offset + 1) * self.code_size)[offset * self.code_size :]
-
-    def pack_1(self, flat_code: Any, offset: int, block: Any) -> None:
-        self._place(block, offset).copy_(behind(flat_code, self.code_size))
-
-    def unpack_1(self, block: Any, offset: int, flat_code: Any) -> None:
-        behind(flat_code, self.code_size).copy_(self._place(block, offset))
-
-
 def subset_distances(index: Index, x: Tensor, labels: Tensor) -> Tensor:
     """The distance of each query to the vectors that it names; the worst for names of -1."""
     vectors = getattr(index, "_vectors", None)
@@ -214,4 +170,4 @@ def join_ranges(parts: list[tuple[Tensor, Tensor, Tensor]], n: int, device: torc
     return limits, torch.cat([p[1] for p in parts])[order], torch.cat([p[2] for p in parts])[order]
 
 
-__all__ = ["CodePacker", "CodePackerFlat", "IndexFlatCodes"]
+__all__ = ["IndexFlatCodes"]

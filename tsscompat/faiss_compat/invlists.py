@@ -19,7 +19,7 @@ from tsscompat.faiss_compat.vectors import Int64Vector, ObjectVector, Pointer, U
 from tsscompat.kernels.ivf_lists import Ragged, append
 
 
-def _items(source: Any, dtype: torch.dtype, n: int, device: torch.device) -> Tensor:
+def items(source: Any, dtype: torch.dtype, n: int, device: torch.device) -> Tensor:
     """The first n items of an array or of what swig_ptr gave."""
     if isinstance(source, (Pointer, Vector)):
         flat = source.tensor.view(dtype) if source.tensor.dtype != dtype else source.tensor
@@ -36,6 +36,8 @@ class InvertedLists(Stated):
     SUBSET_TYPE_ID_RANGE, SUBSET_TYPE_ID_MOD, SUBSET_TYPE_ELEMENT_RANGE, SUBSET_TYPE_INVLIST_FRACTION, SUBSET_TYPE_INVLIST = (
         range(5)
     )
+
+    _at_hand = True  # whether a search may read any list; else it asks for those that it probes with _loaded()
 
     nlist = size_t(0, "number of lists")
     code_size = size_t(0, "bytes in a code")
@@ -136,9 +138,9 @@ class InvertedLists(Stated):
         if n_entry == 0:
             return 0
         check(0 <= list_no < self.nlist, "list {} does not exist, there are {}", list_no, self.nlist)
-        codes = _items(code, torch.uint8, n_entry * self.code_size, self.device).reshape(n_entry, self.code_size)
+        codes = items(code, torch.uint8, n_entry * self.code_size, self.device).reshape(n_entry, self.code_size)
         list_nos = torch.full((n_entry,), list_no, device=self.device)
-        return int(self._append(list_nos, codes, _items(ids, torch.int64, n_entry, self.device))[0])
+        return int(self._append(list_nos, codes, items(ids, torch.int64, n_entry, self.device))[0])
 
     def update_entry(self, list_no: int, offset: int, id: int, code: Any) -> None:
         """Overwrite one entry."""
@@ -154,9 +156,9 @@ class InvertedLists(Stated):
             offset,
             offset + n_entry,
         )
-        codes = _items(code, torch.uint8, n_entry * self.code_size, self.device).reshape(n_entry, self.code_size)
+        codes = items(code, torch.uint8, n_entry * self.code_size, self.device).reshape(n_entry, self.code_size)
         wanted = torch.arange(n_entry, device=self.device) + (rows.start + offset)
-        self._set_rows(wanted, codes, _items(ids, torch.int64, n_entry, self.device))
+        self._set_rows(wanted, codes, items(ids, torch.int64, n_entry, self.device))
 
     def resize(self, list_no: int, new_size: int) -> None:
         """Cut a list, or fill it up with zeros."""
@@ -234,7 +236,7 @@ class InvertedLists(Stated):
         return int(self._ragged().sizes.sum())
 
 
-class _PerList:
+class PerList:
     """ArrayInvertedLists.codes and .ids: a vector for each list."""
 
     def __init__(self, lists: InvertedLists, kind: type[Vector]) -> None:
@@ -346,7 +348,7 @@ class ArrayInvertedLists(InvertedLists):
     def permute_invlists(self, map: Any) -> None:
         """Make list map[i] list i, for every i."""
         self._ragged()
-        order = _items(map, torch.int64, self.nlist, self.device)
+        order = items(map, torch.int64, self.nlist, self.device)
         check(
             bool((order.sort().values == torch.arange(self.nlist, device=self.device)).all()),
             "expected a permutation of {} lists",
@@ -357,11 +359,11 @@ class ArrayInvertedLists(InvertedLists):
 
     @property
     def codes(self) -> Any:
-        return _PerList(self, UInt8Vector)
+        return PerList(self, UInt8Vector)
 
     @property
     def ids(self) -> Any:
-        return _PerList(self, Int64Vector)
+        return PerList(self, Int64Vector)
 
 
 class InvertedListsPtrVector(ObjectVector):

@@ -10,10 +10,10 @@ from tsscompat.algorithms import ragged
 from tsscompat.arrays import Array, matrix, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.base import lims_out
-from tsscompat.faiss_compat.codes import CodePacker, CodePackerFlat
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.invlists import InvertedLists
 from tsscompat.faiss_compat.ivf_scanner import InvertedListScanner
+from tsscompat.faiss_compat.packers import CodePacker, CodePackerFlat
 from tsscompat.faiss_compat.params import SearchParameters
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray

@@ -28,6 +28,17 @@ from tsscompat.kernels.select import select
 _SHIFT_SAMPLE = 4096
 
 
+def table_kind(index: Any) -> int:
+    """What use_precomputed_table becomes in an index with product codes, as FAISS decides it."""
+    kind: int = index.use_precomputed_table
+    if kind != 0 or index._coarse().metric_type != METRIC_L2 or not index.by_residual:
+        return kind
+    coarse_pq = getattr(index._coarse(), "pq", None)
+    if coarse_pq is not None and index.pq.M % coarse_pq.M == 0:
+        return 2
+    return 1 if 4 * index.pq.M * index.pq.ksub * index._coarse().ntotal <= cvar.precomputed_table_max_bytes else 0
+
+
 class IndexIVFPQ(IndexIVF):
     """Lists of product codes, of residuals (`by_residual`) or of the vectors.
 
@@ -101,13 +112,7 @@ class IndexIVFPQ(IndexIVF):
 
     def precompute_table(self) -> None:
         """Decide, as FAISS does, where distances to centroids come from."""
-        if self.use_precomputed_table != 0 or self._coarse().metric_type != METRIC_L2 or not self.by_residual:
-            return
-        coarse_pq = getattr(self._coarse(), "pq", None)
-        if coarse_pq is not None and self.pq.M % coarse_pq.M == 0:
-            self.use_precomputed_table = 2
-        elif 4 * self.pq.M * self.pq.ksub * self._coarse().ntotal <= cvar.precomputed_table_max_bytes:
-            self.use_precomputed_table = 1
+        self.use_precomputed_table = table_kind(self)
 
     @property
     def precomputed_table(self) -> Float32Vector:

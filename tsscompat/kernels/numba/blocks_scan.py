@@ -1,0 +1,266 @@
+"""Scans of lists of 4-bit codes in blocks; compiled.
+
+Sums are whole numbers of 16 bits, flipped for similarities, so that low ones are good; heaps hold them as floats beside labels, as the
+other scans of lists do (ivf_heap.py), and only at the end they become distances.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tsscompat.kernels.numba.addressed import address
+from tsscompat.kernels.numba.ivf_heap import WORST, among, roomy, sift, start_heap
+from tsscompat.kernels.numba.jit import in_order, inline, jit
+from tsscompat.kernels.numba.lanes import lowest
+from tsscompat.kernels.numba.nibbles import GROUP, SEAT, TOGETHER, many_sums, one_sums
+from tsscompat.kernels.numba.prefetch import prefetch
+
+F = np.float32
+HIGHEST = 65535
+# Bytes of the next list that are asked for ahead.
+_AHEAD = 4096
+
+
+@inline
+def _bar(cost):  # type: ignore[no-untyped-def]
+    """The highest sum that can be under a cost."""
+    return np.uint16(HIGHEST if cost > HIGHEST else max(np.int64(cost), 1) - 1)
+
+
+@inline
+def _among_group(found, row, stop):  # type: ignore[no-untyped-def]
+    """The bits of those rows of a group that there are."""
+    return found if stop - row >= GROUP else found & np.uint64((1 << (stop - row)) - 1)
+
+
+@inline
+def _keep(found, sums, row, costs, labels, ids, allowed, first, start, pairs, ip):  # type: ignore[no-untyped-def]
+    """Enter the rows of a group whose bits are set into a heap; says how many got in."""
+    entered = 0
+    while found:
+        place = lowest(found)
+        found &= found - np.uint64(1)
+        cost, r = F(sums[place]), row + place
+        if cost < costs[0] and (allowed.shape[0] == 0 or allowed[r]):
+            label = first | (r - start) if pairs else ids[r]
+            sift(costs, labels, costs.shape[0], cost, ~label if ip else label)
+            entered += 1
+    return entered
+
+
+@in_order
+def _finish(costs, labels, ip, scale, start):  # type: ignore[no-untyped-def]
+    """Turn a heap of sums into distances, best first."""
+    unit = F(1) / scale if scale > 0 else F(0)
+    for end in range(costs.shape[0] - 1, 0, -1):
+        cost, label = costs[end], labels[end]
+        costs[end], labels[end] = costs[0], labels[0]
+        sift(costs, labels, end, cost, label)
+    for i in range(costs.shape[0]):
+        if ip:
+            labels[i] = ~labels[i]
+        if costs[i] == WORST:
+            costs[i] = -WORST if ip else WORST
+        else:
+            costs[i] = start + unit * (F(HIGHEST) - costs[i] if ip else costs[i])
+
+
+@inline
+def _ask(blocks, offsets, sizes, per_block, l):  # type: ignore[no-untyped-def]
+    """Ask for the beginning of a list."""
+    begin = offsets[l] // per_block * blocks.shape[1]
+    for byte in range(begin, begin + min(sizes[l] * blocks.shape[1] // per_block, _AHEAD), 64):
+        prefetch(blocks, byte)
+
+
+@jit
+def by_query(  # type: ignore[no-untyped-def]
+    luts,
+    biases,
+    weight,
+    tail,
+    scales,
+    starts,
+    blocks,
+    per_block,
+    ids,
+    offsets,
+    sizes,
+    keys,
+    ip,
+    bars,
+    allowed,
+    limits,
+    pairs,
+    costs,
+    labels,
+    hits,
+    first,
+    last,
+):
+    """Queries first : last one after another; a heap for each, or with k = 0 all sums that are not over the queries' bars."""
+    k, masked, nprobe, parts = costs.shape[1], allowed.shape[0] > 0, keys.shape[1], luts.shape[2]
+    per_pair = luts.shape[0] != keys.shape[0]
+    layer = parts * 16
+    size = layer * luts.shape[1]
+    seats = np.zeros(1, SEAT)
+    place, tables, origin = address(seats), address(luts), address(blocks)
+    flip = np.uint16(HIGHEST if ip else 0)
+    values, names = np.empty(0, np.float32), np.empty(0, np.int64)
+    visited = scored = entered = 0
+    for q in range(first, last):
+        start_heap(costs[q], labels[q], ip)
+        before = entered
+        none = k == 0 and bars[q] < 0
+        seats[0].bar = HIGHEST if k else 0 if none else np.uint16(bars[q])
+        unit = F(1) / scales[q] if scales[q] > 0 else F(0)
+        for p in range(nprobe):
+            l = keys[q, p]
+            if l < 0:
+                continue
+            if p + 1 < nprobe and keys[q, p + 1] >= 0:
+                _ask(blocks, offsets, sizes, per_block, keys[q, p + 1])
+            start = offsets[l]
+            stop = start + (min(sizes[l], limits[q, p]) if limits.shape[0] else sizes[l])
+            visited += stop > start
+            seats[0].tables = tables + size * (q * nprobe + p if per_pair else q)
+            seats[0].bias = np.uint16(biases[q, p]) if biases.shape[0] else np.uint16(0)
+            for row in range(start, stop, GROUP):
+                n = min(GROUP, stop - row)
+                if masked:
+                    n = among(allowed, row, row + n)
+                    if n == 0:
+                        continue
+                scored += n
+                at = origin + row // per_block * blocks.shape[1] + row % per_block
+                if not one_sums(at, per_block, parts, layer, tail, weight, flip, place) or none:
+                    continue
+                found = _among_group(np.uint64(seats[0].found), row, stop)
+                if k:
+                    entered += _keep(found, seats[0].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, pairs, ip)
+                    seats[0].bar = _bar(costs[q, 0])
+                    continue
+                values, names = roomy(values, entered, GROUP), roomy(names, entered, GROUP)
+                while found:
+                    j = lowest(found)
+                    found &= found - np.uint64(1)
+                    if not masked or allowed[row + j]:
+                        total = seats[0].sums[j]
+                        values[entered] = starts[q] + unit * F(HIGHEST - total if ip else total)
+                        names[entered] = l << 32 | (row + j - start) if pairs else ids[row + j]
+                        entered += 1
+        _finish(costs[q], labels[q], ip, scales[q], starts[q])
+        hits[q] = entered - before
+    return visited, scored, entered, values, names
+
+
+@inline
+def _pairs_of(keys, nlist, first, last):  # type: ignore[no-untyped-def]
+    """The pairs query * nprobe + probe that are at each list: those of list l are pairs[ends[l] : ends[l + 1]]."""
+    nprobe = keys.shape[1]
+    ends = np.zeros(nlist + 1, np.int64)
+    for q in range(first, last):
+        for p in range(nprobe):
+            if keys[q, p] >= 0:
+                ends[keys[q, p] + 1] += 1
+    for l in range(nlist):
+        ends[l + 1] += ends[l]
+    at = ends[:nlist].copy()
+    found = np.empty(ends[nlist], np.int64)
+    for q in range(first, last):
+        for p in range(nprobe):
+            l = keys[q, p]
+            if l >= 0:
+                found[at[l]] = q * nprobe + p
+                at[l] += 1
+    return ends, found
+
+
+@jit
+def by_list(  # type: ignore[no-untyped-def]
+    luts,
+    biases,
+    weight,
+    tail,
+    scales,
+    starts,
+    blocks,
+    per_block,
+    ids,
+    offsets,
+    sizes,
+    keys,
+    ip,
+    allowed,
+    pairs,
+    costs,
+    labels,
+    first,
+    last,
+):
+    """Heaps of queries first : last, list after list; queries that probe the same list look at its codes together."""
+    masked, nprobe, parts = allowed.shape[0] > 0, keys.shape[1], luts.shape[2]
+    per_pair = luts.shape[0] != keys.shape[0]
+    layer = parts * 16
+    size = layer * luts.shape[1]
+    seats = np.zeros(TOGETHER, SEAT)
+    place, tables, origin = address(seats), address(luts), address(blocks)
+    flip = np.uint16(HIGHEST if ip else 0)
+    ends, asked = _pairs_of(keys, offsets.shape[0], first, last)
+    for q in range(first, last):
+        start_heap(costs[q], labels[q], ip)
+    visited = scored = entered = 0
+    for l in range(offsets.shape[0]):
+        start, stop = offsets[l], offsets[l] + sizes[l]
+        if start == stop or ends[l] == ends[l + 1]:
+            continue
+        visited += ends[l + 1] - ends[l]
+        for i in range(ends[l], ends[l + 1], TOGETHER):
+            m = min(TOGETHER, ends[l + 1] - i)
+            for s in range(TOGETHER):
+                # Seats that are left take the last query again.
+                pair = asked[i + min(s, m - 1)]
+                q = pair // nprobe
+                seats[s].tables = tables + size * (pair if per_pair else q)
+                seats[s].bias = np.uint16(biases[q, pair % nprobe]) if biases.shape[0] else np.uint16(0)
+                seats[s].bar = _bar(costs[q, 0])
+            for row in range(start, stop, GROUP):
+                n = min(GROUP, stop - row)
+                if masked:
+                    n = among(allowed, row, row + n)
+                    if n == 0:
+                        continue
+                scored += n * m
+                at = origin + row // per_block * blocks.shape[1] + row % per_block
+                if m == 1:
+                    some = one_sums(at, per_block, parts, layer, tail, weight, flip, place)
+                else:
+                    some = many_sums(at, per_block, parts, layer, tail, weight, flip, place)
+                if not some:
+                    continue
+                for s in range(m):
+                    found = _among_group(np.uint64(seats[s].found), row, stop)
+                    if found:
+                        q = asked[i + s] // nprobe
+                        entered += _keep(found, seats[s].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, pairs, ip)
+                        seats[s].bar = _bar(costs[q, 0])
+    for q in range(first, last):
+        _finish(costs[q], labels[q], ip, scales[q], starts[q])
+    return visited, scored, entered
+
+
+@jit
+def sums_of(luts, blocks, per_block, out, first, last):  # type: ignore[no-untyped-def]
+    """The sums of every code in the blocks first : last for every query."""
+    parts = luts.shape[1]
+    seats = np.zeros(1, SEAT)
+    place, tables, origin = address(seats), address(luts), address(blocks)
+    for block in range(first, last):
+        for group in range(0, per_block, GROUP):
+            for q in range(luts.shape[0]):
+                seats[0].tables = tables + q * parts * 16
+                at = origin + block * blocks.shape[1] + group
+                one_sums(at, per_block, parts, parts * 16, 0, np.uint16(0), np.uint16(0), place)
+                row = out[q, block * per_block + group :]
+                for j in range(GROUP):
+                    row[j] = seats[0].sums[j]
