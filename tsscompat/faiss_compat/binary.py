@@ -1,7 +1,7 @@
 """IndexBinary: the contract of every index of binary codes; and the two simplest, Flat and FromFloat.
 
-A vector of d bits is d / 8 bytes, the first bit the lowest of the first byte. Distances are Hamming's, int32; a missing result has id -1 and
-the largest int32. Hooks are those of Index (base.py), on codes in place of vectors.
+A code of d bits is d / 8 bytes, the first bit the lowest of the first byte. Distances are Hamming's, int32; a missing result has id -1
+and the largest int32. Hooks are those of Index (base.py), on codes in place of vectors.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import Array, Batch, as_tensor, rows
+from tsscompat.arrays import Array, Batch, rows
 from tsscompat.arrays import ids as ids_in
 from tsscompat.errors import FaissError, check, expect
 from tsscompat.faiss_compat import enums

@@ -87,7 +87,7 @@ class HashTable(Stated):
 
     def find(self, keys: Tensor) -> Tensor:
         """The groups of hashes, -1 where there is none."""
-        known = self.groups()[0]
+        known, keys = self.groups()[0], keys.contiguous()
         if not known.shape[0]:
             return torch.full_like(keys, -1)
         at = torch.searchsorted(known, keys).clamp(max=known.shape[0] - 1)

@@ -126,7 +126,7 @@ class HashMapsCodec:
     """nhash maps, each a stream of bits: hash, number of ids, ids."""
 
     def read(self, reader: Reader, obj: Any) -> Any:
-        reader.check(0 < obj.nhash and obj.nhash * obj.b <= obj.d, "{} hashes of {} bits", obj.nhash, obj.b)
+        reader.check(obj.nhash > 0 and obj.nhash * obj.b <= obj.d, "{} hashes of {} bits", obj.nhash, obj.b)
         _check_bits(obj, reader)
         reader.check_count(obj.nhash, "hashes")
         n = obj.ntotal
@@ -147,7 +147,7 @@ class HashMapsCodec:
         for table in value:
             keys, sizes, order = table.by_arrival()
             keys, sizes, ids = _on_cpu(keys, sizes, table.ids.tensor[order])
-            # As many bits as the largest id takes, as FAISS; one more where a list's size would not fit, which FAISS writes and cannot read.
+            # As many bits as the largest id takes, as FAISS; more where a list's size would not fit, which FAISS writes but cannot read.
             id_bits = max(max(obj.ntotal - 1, 0).bit_length(), int(sizes.max()).bit_length() if keys.shape[0] else 0)
             values, is_key = _mixed(keys, sizes, ids)
             i32.write(writer, id_bits, obj)
