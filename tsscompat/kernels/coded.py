@@ -76,11 +76,11 @@ def again(x: Tensor, codes: Tensor, decode: Decode, labels: Tensor, metric: int)
     """The rows found for each query, in the order of distances computed term by term."""
     k = labels.shape[1]
     values = torch.empty(labels.shape, device=x.device)
-    step = max(1, _BLOCK // max(1, 64 * k * x.shape[1]))
+    step = max(1, _BLOCK // max(1, 256 * k * x.shape[1]))
+    room = torch.empty(min(step, x.shape[0]) * k, x.shape[1], device=x.device)
     for q in range(0, x.shape[0], step):
         names = labels[q : q + step]
-        vectors = torch.empty(names.numel(), x.shape[1], device=x.device)
+        vectors = room[: names.numel()]
         decode(codes[names.clamp(min=0).view(-1)], vectors)
-        queries = x[q : q + step].repeat_interleave(k, 0)
-        values[q : q + step] = row_distances(queries, vectors, metric).view(-1, k)
+        values[q : q + step] = row_distances(x[q : q + step, None], vectors.view(-1, k, x.shape[1]), metric)
     return merge(values, labels, k, is_similarity(metric))
