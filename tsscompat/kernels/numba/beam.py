@@ -21,21 +21,22 @@ _BLOCK = 32
 # Vectors whose products with the codebooks are held at once.
 _ROWS = 2048
 # Values that are tested together for being among the best.
-_GROUP = 64
+GROUP = 64
 
 
 @jit
-def _add_rows(acc, rows, places, count):
-    """Add rows, named by their places, to acc; four at a time, so that acc is read and written less often."""
+def add_rows(acc, table, starts, count):
+    """Add runs of a table, which begin at given places, to acc; four at a time, so that acc is read and written less often."""
     size = acc.shape[0]
     i = 0
     while i + 4 <= count:
-        a, b, c, d = rows[places[i]], rows[places[i + 1]], rows[places[i + 2]], rows[places[i + 3]]
+        a, b = table[starts[i] : starts[i] + size], table[starts[i + 1] : starts[i + 1] + size]
+        c, d = table[starts[i + 2] : starts[i + 2] + size], table[starts[i + 3] : starts[i + 3] + size]
         for k in range(size):
             acc[k] += (a[k] + b[k]) + (c[k] + d[k])
         i += 4
     while i < count:
-        a = rows[places[i]]
+        a = table[starts[i] : starts[i] + size]
         for k in range(size):
             acc[k] += a[k]
         i += 1
@@ -48,7 +49,7 @@ def _keep(acc, first, best, places, held):
     Behind the last value acc is filled up to whole groups with infinity.
     """
     most, at = best.shape[0], address(acc)
-    for g in range(0, acc.shape[0], _GROUP):
+    for g in range(0, acc.shape[0], GROUP):
         bits = below(at, g, best[most - 1])
         while bits:
             k = g + lowest(bits)
@@ -102,9 +103,8 @@ def _encode(x, products, table, first, norms, doubled, at, width, out, start, st
         for m in range(parts):
             low, size = first[m], first[m + 1] - first[m]
             kept = min(beam * size, width)
-            before = doubled[at[m] : at[m] + low * size].reshape(low, size)
             best, common = np.empty(kept, F), np.empty(size, F)
-            acc = np.full((size + _GROUP - 1) // _GROUP * _GROUP, np.inf, F)
+            acc = np.full((size + GROUP - 1) // GROUP * GROUP, np.inf, F)
             sums = acc[:size]
             for n in range(begin, end):
                 i = n - begin
@@ -115,8 +115,8 @@ def _encode(x, products, table, first, norms, doubled, at, width, out, start, st
                 for b in range(beam):
                     _moved(common, gone[i, b], sums)
                     for p in range(m):
-                        rows[p] = first[p] + codes[i, b, p]
-                    _add_rows(sums, before, rows, m)
+                        rows[p] = at[m] + (first[p] + codes[i, b, p]) * size
+                    add_rows(sums, doubled, rows, m)
                     held = _keep(acc, b * size, best, places, held)
                 for t in range(kept):
                     # NaN enters nowhere: what is missing is the first pair.
