@@ -66,8 +66,15 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything under tests/, on the installed package, with FAISS itself as the judge; arguments go to pytest."""
-    install_package(session, "test,oracle")
+    install_package(session, "test,oracle,onnx,safetensors")
     session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")})
+
+
+@nox.session
+def serving(session: nox.Session) -> None:
+    """Every search module through every route, the slow ones too, where FAISS is not installed."""
+    install_package(session, "test,onnx,safetensors")
+    session.run("pytest", "-m", "", "tests/test_modules.py", *session.posargs)
 
 
 @nox.session

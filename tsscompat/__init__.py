@@ -23,3 +23,14 @@ def install_as_faiss() -> _Any:
     from tsscompat import standin
 
     return standin.install_as_faiss()
+
+
+def from_faiss(index: _Any, **settings: _Any) -> _Any:
+    """An index of tsscompat or FAISS, a file's path or its bytes as a static nn.Module (see tsscompat/modules)."""
+    from tsscompat.modules import from_faiss as convert
+
+    return convert(index, **settings)
+
+
+# Methods that lead upward are added here, so that the layers below know of none above.
+Index.module = from_faiss  # type: ignore[attr-defined]

@@ -1,0 +1,402 @@
+"""Indexes as nn.Modules: every type through every route answers as its index does, and none of it needs FAISS."""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from compare import assert_same_neighbours
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import tsscompat
+from tsscompat.errors import FaissError, FormatError
+from tsscompat.kernels.metrics import FORMULAS
+from tsscompat.modules import from_spec, load
+
+D, N, K = 8, 300, 4
+L2, IP = tsscompat.METRIC_L2, tsscompat.METRIC_INNER_PRODUCT
+BIG = 1 << 40
+Search = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@pytest.fixture(autouse=True)
+def without_faiss(monkeypatch):
+    """Importing FAISS fails."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
+
+
+def data(n: int, seed: int, d: int = D) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    return torch.rand(n, d, generator=draw) + torch.randint(3, (n, 1), generator=draw)
+
+
+@functools.cache
+def built(key: str, metric: int = L2, tune: str = "") -> Any:
+    """An index of N vectors, nprobe 2; ids beyond 32 bits where it takes ids."""
+    index = tsscompat.index_factory(D, key, metric)
+    for assignment in filter(None, tune.split(";")):
+        name, value = assignment.split("=")
+        setattr(index, name, eval(value))
+    index.train(data(N, 1))
+    if key.startswith("IDMap"):
+        index.add_with_ids(data(N, 2), torch.arange(N) + BIG)
+    else:
+        index.add(data(N, 2))
+    return index
+
+
+# name -> (factory string, metric, settings): every class of modules, every codec, their nests.
+TYPES: dict[str, tuple[str, int, str]] = {
+    "Flat": ("Flat", L2, ""),
+    "Flat-IP": ("Flat", IP, ""),
+    "Flat-L1": ("Flat", tsscompat.METRIC_L1, ""),
+    "Flat-Linf": ("Flat", tsscompat.METRIC_Linf, ""),
+    "Flat-Lp": ("Flat", tsscompat.METRIC_Lp, "metric_arg=1.5"),
+    "Flat-Canberra": ("Flat", tsscompat.METRIC_Canberra, ""),
+    "Flat-BrayCurtis": ("Flat", tsscompat.METRIC_BrayCurtis, ""),
+    "Flat-JensenShannon": ("Flat", tsscompat.METRIC_JensenShannon, ""),
+    "Flat-Jaccard": ("Flat", tsscompat.METRIC_Jaccard, ""),
+    "IVFFlat": ("IVF4,Flat", L2, "nprobe=2"),
+    "IVFFlat-IP": ("IVF4,Flat", IP, "nprobe=2"),
+    "IVFFlat-L1": ("IVF4,Flat", tsscompat.METRIC_L1, "nprobe=2"),
+    "IVFPQ": ("IVF4,PQ2x4np", L2, "nprobe=2"),
+    "IVFPQ-IP": ("IVF4,PQ2x4np", IP, "nprobe=2"),
+    "IVFPQ-raw": ("IVF4,PQ4x3np", L2, "nprobe=2;by_residual=False"),
+    "IVFSQ": ("IVF4,SQ8", L2, "nprobe=2"),
+    "IVFSQ-IP": ("IVF4,SQ4", IP, "nprobe=2"),
+    "IVFSQ-half": ("IVF4,SQfp16", L2, "nprobe=2"),
+    "IVF of HNSW": ("IVF8_HNSW4,Flat", L2, "nprobe=2"),
+    "IMI": ("IMI2x2,Flat", L2, "nprobe=5"),
+    "PQ": ("PQ2x4np", L2, ""),
+    "PQ-IP": ("PQ4x5np", IP, ""),
+    "SQ8": ("SQ8", L2, ""),
+    "SQ6-IP": ("SQ6", IP, ""),
+    "SQ4": ("SQ4", L2, ""),
+    "SQbf16": ("SQbf16", L2, ""),
+    "SQtqmse4": ("SQtqmse4", L2, ""),
+    "IDMap": ("IDMap,Flat", L2, ""),
+    "IDMap2": ("IDMap2,SQ8", IP, ""),
+    "PCA": ("PCA4,Flat", L2, ""),
+    "PreTransform": ("OPQ2_4,IVF4,PQ2x4np", L2, ""),
+    "ITQ": ("ITQ4,SQ8", L2, ""),
+    "Hadamard": ("HR,SQ8", L2, ""),
+    "L2norm": ("L2norm,Flat", L2, ""),
+    "Refine": ("SQ4,Refine(SQ8)", L2, "k_factor=3"),
+    "RefineFlat": ("IVF4,SQ6,RFlat", IP, "k_factor=3"),
+    "HNSW": ("HNSW4,Flat", L2, ""),
+    "HNSW-IP": ("HNSW4,SQ8", IP, ""),
+}
+# Types whose export takes seconds are exported in `nox -s serving`; these have all that must be exported in a nest of few.
+EXPORTED = ["Flat", "IVFFlat", "PreTransform", "PQ", "IDMap2", "Refine"]
+
+
+def scripted(module: nn.Module, folder: Path) -> Search:
+    path = str(folder / "scripted.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(module).save(path)
+        return torch.jit.load(path)
+
+
+def saved(module: Any, folder: Path, name: str = "index.pt") -> Search:
+    module.save(folder / name)
+    return load(folder / name)
+
+
+def safetensors(module: Any, folder: Path) -> Search:
+    pytest.importorskip("safetensors")
+    return saved(module, folder, "index.safetensors")
+
+
+def reloaded(module: Any, folder: Path) -> Search:
+    torch.save(module.state_dict(), folder / "state.pt")
+    fresh = module.fresh()
+    fresh.load_state_dict(torch.load(folder / "state.pt", weights_only=True))
+    return fresh
+
+
+@functools.cache
+def program(name: str) -> torch.export.ExportedProgram:
+    """A type's module as an exported program for batches of any size."""
+    module = built(*TYPES[name]).module(k=K)
+    return torch.export.export(module, (data(2, 9),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+
+
+def exported(name: str, folder: Path) -> Search:
+    torch.export.save(program(name), folder / "program.pt2")
+    return torch.export.load(folder / "program.pt2").module()
+
+
+def compiled(name: str, folder: Path) -> Search:
+    """The whole graph, as torch.compile takes it in; what inductor makes of it is for `nox -s serving`."""
+    torch._dynamo.reset()
+    return torch.compile(built(*TYPES[name]).module(k=K), fullgraph=True, dynamic=True, backend="eager")
+
+
+def inductor(name: str, folder: Path) -> Search:
+    torch._dynamo.reset()
+    return torch.compile(built(*TYPES[name]).module(k=K), fullgraph=True, dynamic=True)
+
+
+def onnx(name: str, folder: Path) -> Search:
+    runtime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = folder / "index.onnx"
+    written = torch.onnx.export(program(name), dynamo=True, verbose=False)
+    assert written is not None
+    written.save(path)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    session = runtime.InferenceSession(path, options)
+
+    def search(queries: Tensor) -> tuple[Tensor, Tensor]:
+        distances, labels = session.run(None, {session.get_inputs()[0].name: queries.numpy()})
+        return torch.from_numpy(distances), torch.from_numpy(labels)
+
+    return search
+
+
+def aoti(name: str, folder: Path) -> Search:
+    if not hasattr(torch._inductor, "aoti_compile_and_package"):
+        pytest.skip("this torch makes no AOTInductor packages")
+    package = torch._inductor.aoti_compile_and_package(program(name), package_path=str(folder / "index.pt2"))
+    return torch._inductor.aoti_load_package(package)
+
+
+ROUTES = {
+    "module": lambda module, folder: module,
+    "script": scripted,
+    "pt": saved,
+    "safetensors": safetensors,
+    "state_dict": reloaded,
+}
+TRACED = {"export": exported, "compile": compiled, "onnx": onnx}
+
+
+def assert_answers_alike(name: str, search: Search) -> None:
+    index = built(*TYPES[name])
+    for n in (5, 1):
+        queries = data(n, 3)
+        assert_same_neighbours(index.search(queries, K), search(queries), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", TYPES)
+def test_it_answers_as_its_index(name, route, tmp_path):
+    assert_answers_alike(name, ROUTES[route](built(*TYPES[name]).module(k=K), tmp_path))
+
+
+@pytest.mark.parametrize("route", TRACED)
+@pytest.mark.parametrize("name", EXPORTED)
+def test_it_can_be_exported(name, route, tmp_path):
+    assert_answers_alike(name, TRACED[route](name, tmp_path))
+
+
+@pytest.mark.serving
+@pytest.mark.parametrize("route", TRACED)
+@pytest.mark.parametrize("name", [name for name in TYPES if name not in EXPORTED])
+def test_the_others_can_be_exported(name, route, tmp_path):
+    assert_answers_alike(name, TRACED[route](name, tmp_path))
+
+
+@pytest.mark.serving
+@pytest.mark.parametrize("route", [inductor, aoti])
+@pytest.mark.parametrize("name", [*EXPORTED, "SQ8", "HNSW"])
+def test_it_can_be_compiled_to_machine_code(name, route, tmp_path):
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        pytest.skip("inductor needs a C++ compiler")
+    assert_answers_alike(name, route(name, tmp_path))
+
+
+def test_a_program_runs_without_tsscompat(tmp_path):
+    """TorchScript and an exported program, in a process in which neither tsscompat nor FAISS can be imported."""
+    module, queries = built(*TYPES["PreTransform"]).module(k=K), data(5, 3)
+    scripted(module, tmp_path)
+    exported("PreTransform", tmp_path)
+    code = """
+import sys
+sys.modules["tsscompat"] = sys.modules["faiss"] = None
+import torch
+queries, folder = torch.load(sys.argv[1] + "/queries.pt"), sys.argv[1]
+answers = [torch.jit.load(folder + "/scripted.pt")(queries), torch.export.load(folder + "/program.pt2").module()(queries)]
+torch.save([label for _, label in answers], folder + "/labels.pt")
+"""
+    torch.save(queries, tmp_path / "queries.pt")
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    for labels in torch.load(tmp_path / "labels.pt", weights_only=True):
+        assert torch.equal(labels, module(queries)[1])
+
+
+def test_sources(tmp_path):
+    """A path, bytes and an index give the same module."""
+    index = built(*TYPES["IVFPQ"])
+    path = tmp_path / "index.faiss"
+    tsscompat.write_index(index, str(path))
+    expected = index.module(k=K)(data(5, 3))
+    for source in (path, str(path), path.read_bytes(), index):
+        got = tsscompat.from_faiss(source, k=K)(data(5, 3))
+        assert torch.equal(got[0], expected[0]) and torch.equal(got[1], expected[1])
+    with pytest.raises(FaissError, match="expected an index"):
+        tsscompat.from_faiss(3)
+    with pytest.raises(FaissError, match="no module"):
+        tsscompat.from_faiss(tsscompat.index_factory(D, "IVF4,FlatDedup"))
+
+
+@pytest.mark.parametrize("name", ["IVFFlat", "PreTransform", "HNSW", "RefineFlat"])
+def test_settings_are_given_or_fixed(name):
+    """k, nprobe and efSearch of a call, of the module, of the index."""
+    index, queries = built(*TYPES[name]), data(6, 4)
+    own = index.module()
+    for k, effort in ((1, 1), (7, 3), (N + 5, 4)):
+        fixed = index.module(k=k, nprobe=effort, efSearch=max(8, 4 * effort))
+        given = own.search(queries, k, nprobe=effort, efSearch=max(8, 4 * effort))
+        assert torch.equal(fixed(queries)[1], given[1]) and torch.equal(fixed(queries)[0], given[0])
+        assert given[1].shape == (6, k) and given[1].dtype == torch.int64
+        space = tsscompat.ParameterSpace()
+        twin = tsscompat.clone_index(index)
+        space.set_index_parameter(
+            twin, "efSearch" if name == "HNSW" else "nprobe", max(8, 4 * effort) if name == "HNSW" else effort
+        )
+        assert_same_neighbours(twin.search(queries, k), given, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["Flat", "IVFFlat", "IVFPQ", "SQ8", "HNSW", "PCA"])
+def test_half_precision_and_modes(name):
+    """half() keeps distances right to half precision, even where squared norms would not fit; train() and eval() change nothing."""
+    scale = 100.0
+    index = tsscompat.index_factory(D, TYPES[name][0], TYPES[name][1])
+    index.train(scale * data(N, 1))
+    index.add(scale * data(N, 2))
+    module, queries = index.module(k=K), scale * data(5, 3)
+    expected = module(queries)
+    for mode in (module.train(), module.eval()):
+        assert torch.equal(mode(queries)[1], expected[1])
+    half = module.half()
+    assert all(t.dtype != torch.float32 for n, t in half.state_dict().items() if n.rsplit(".", 1)[-1] in ("rows", "centroids"))
+    distances, labels = half(queries.half())
+    assert distances.dtype == torch.float32 and (labels >= 0).all() and distances.isfinite().all()
+    assert float((distances - expected[0]).abs().max()) <= 0.02 * float(expected[0].abs().max())
+
+
+def test_behind_a_model_in_one_sequential(tmp_path):
+    """An embedding model and an index are one module, and one exported program."""
+    model = nn.Sequential(nn.Linear(3, 16), nn.ReLU(), nn.Linear(16, D), built(*TYPES["IVFFlat"]).module(k=K)).eval()
+    texts = torch.rand(6, 3)
+    expected = model[-1](model[:3](texts))
+    held = torch.export.export(model, (texts[:2],), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    assert torch.equal(held.module()(texts)[1], expected[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert torch.equal(torch.jit.script(model)(texts)[1], expected[1])
+
+
+@pytest.mark.parametrize(
+    "name", ["Flat", "Flat-IP", "Flat-L1", "IVFFlat", "IVFPQ", "PQ", "PreTransform", "RefineFlat", "HNSW", "IDMap"]
+)
+def test_gradients_reach_the_queries(name):
+    """Of each distance: the gradient that autograd finds for the vector that the index stores."""
+    index, queries = built(*TYPES[name]), data(5, 3).requires_grad_()
+    distances, labels = index.module().search(queries, 3, grad=True)
+    distances.sum().backward()
+    found = queries.grad
+    again = queries.detach().clone().requires_grad_()
+    inner, x = index, again
+    if name == "PreTransform":
+        inner, x = index.index, again @ index.chain.at(0)._matrix.t()
+    elif name == "RefineFlat":
+        inner = index.refine_index
+    elif name == "IDMap":
+        inner, labels = index.index, labels - BIG
+    if hasattr(inner, "make_direct_map"):
+        inner.make_direct_map()
+    vectors = inner.reconstruct_batch(labels.flatten()).view(5, 3, -1)
+    FORMULAS[index.metric_type](x[:, None], vectors, 0.0).sum().backward()
+    torch.testing.assert_close(found, again.grad, rtol=1e-3, atol=1e-4)
+    assert not index.module().search(queries, 3)[0].requires_grad
+
+
+def test_gradients_reach_stored_vectors():
+    module, queries = built(*TYPES["IVFFlat"]).module(), data(5, 3)
+    module.codec.rows.requires_grad_()
+    distances, _ = module.search(queries, 3, grad=True)
+    distances.sum().backward()
+    touched = module.codec.rows.grad.abs().sum(1) > 0
+    assert 3 <= int(touched.sum()) <= 15
+    assert not module.search(queries, 3)[0].requires_grad
+
+
+class Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that an operation makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, (tuple, list)) else [out]:
+            if isinstance(one, Tensor) and one._base is None:
+                self.elements = max(self.elements, one.numel())
+        return out
+
+
+@pytest.mark.parametrize("key", ["IVF4,Flat", "IVF4,PQ2x4np", "IVF4,SQ8"])
+def test_no_search_gathers_everything(key):
+    """All lists of a large index for a batch: no tensor comes near batch x rows x d numbers."""
+    n, batch = 40_000, 64
+    index = tsscompat.index_factory(D, key)
+    index.train(data(2000, 1))
+    index.add(data(n, 2))
+    module = index.module(nprobe=4)
+    with Largest() as largest:
+        module(data(batch, 3))
+    assert 0 < largest.elements <= 2 * module.STEP < batch * n * D / 2
+
+
+def test_an_exported_loop_holds_a_step():
+    """The body of an exported program's loop is for as many rows as a step has, however many there are."""
+    held = program("IVFFlat")
+    names = [node.target for node in held.graph.nodes if node.op == "call_function"]
+    assert any("while_loop" in str(name) for name in names)
+    (body,) = [part for name, part in held.graph_module.named_children() if "body" in name]
+    shapes = [node.meta["val"].shape for node in body.graph.nodes if isinstance(node.meta.get("val"), Tensor)]
+    rows = built(*TYPES["IVFFlat"]).module()
+    most = max(shape[1] for shape in shapes if len(shape) > 1 and isinstance(shape[1], int))
+    assert most <= rows.PAGE * rows.PAGES + K + rows.EXTRA
+
+
+@pytest.mark.parametrize("key", ["Flat", "IVF4,Flat", "HNSW4", "PQ2x4np"])
+def test_an_empty_index(key):
+    index = tsscompat.index_factory(D, key)
+    index.train(data(N, 1))
+    distances, labels = index.module(k=2)(data(3, 3))
+    assert (labels == -1).all() and (distances == torch.finfo(torch.float32).max).all()
+
+
+def test_files_are_checked(tmp_path):
+    torch.save({"format": "other"}, tmp_path / "a.pt")
+    with pytest.raises(FormatError, match="was not written"):
+        load(tmp_path / "a.pt")
+    floats = {"type": "Floats", "settings": {}, "parts": {}}
+    for spec in (None, {"type": "os.system"}, {**floats, "type": "Named"}, {**floats, "parts": {"other": floats}}):
+        with pytest.raises(FormatError):
+            from_spec(spec)
+
+
+def test_the_numpy_door_stays_shut():
+    """A module takes tensors; an index takes arrays."""
+    with pytest.raises((TypeError, AttributeError)):
+        built(*TYPES["Flat"]).module()(np.zeros((1, D), np.float32))

@@ -1,0 +1,197 @@
+"""Structures: which rows of a codec a search looks at, all of them or those of the nearest lists.
+
+Candidates are chosen by products, which are fast; a few more than asked for, whose distances are then computed term by term. So answers
+do not depend on the rounding of norms, and gradients need no more than the rows found.
+"""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from tsscompat.modules.codecs import Codec
+from tsscompat.modules.distances import best_of, distance, is_similarity, nothing
+from tsscompat.modules.part import empty_ints
+from tsscompat.modules.searcher import Searcher
+
+
+def kept(best: Tensor, rows: Tensor, costs: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
+    """As many of the lowest costs as there are already, among those and more."""
+    both, names = torch.cat([best, costs], 1), torch.cat([rows, more], 1)
+    best, at = torch.topk(both, best.shape[1], dim=1, largest=False)
+    return best, names.gather(1, at)
+
+
+def started(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """No candidates yet, with room for n."""
+    best = torch.full((x.shape[0], n), float("inf"), dtype=torch.float32, device=x.device)
+    return best, torch.full((x.shape[0], n), -1, dtype=torch.int64, device=x.device)
+
+
+class Exhaustive(Searcher):
+    """Every row is looked at."""
+
+    SETTINGS = ("metric", "arg", "k")
+    EXACT = ("squares", "shift")
+    # Candidates beyond k, for those that rounding put in the wrong order.
+    EXTRA: Final[int] = 8
+    # Rows of a tile, and how many tiles an exported program has at most; metrics without products hold differences, of fewer rows.
+    TILE: Final[int] = 16384
+    TILES: Final[int] = 16
+    SMALL_TILE: Final[int] = 1024
+    SMALL_TILES: Final[int] = 64
+    squares: Tensor  # (n,) squared norms of the rows less `shift`, for L2
+    shift: Tensor  # (d,) a point amid the rows
+
+    def __init__(self, codec: Codec, metric: int, arg: float = 0.0, k: int = 10) -> None:
+        super().__init__(metric, k)
+        self.codec, self.arg = codec, float(arg)
+        self.hold(squares=torch.zeros(0), shift=torch.zeros(0))
+
+    def costs(self, asked: Tensor, start: int, stop: int) -> Tensor:
+        """What consecutive rows cost each query, up to a constant of the query."""
+        rows = self.codec.between(start, stop, asked.device).detach()
+        if self.metric == 0:
+            return -(asked @ rows.t())
+        if self.metric == 1:
+            return torch.addmm(self.squares[start:stop], asked, rows.t(), alpha=-2.0)
+        values = distance(asked[:, None], rows[None], self.metric, self.arg)
+        return -values if is_similarity(self.metric) else values
+
+    def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
+        x, n = queries.float(), self.codec.count()
+        if n == 0:
+            return nothing(x, k, self.metric)
+        asked = x.detach() - self.shift if self.metric == 1 else x.detach()
+        products = self.metric < 2
+        step = max(self.TILE if products else self.SMALL_TILE, -(-n // (self.TILES if products else self.SMALL_TILES)))
+        best, rows = started(x, min(k + self.EXTRA, n))
+        for start in range(0, n, step):
+            stop = min(n, start + step)
+            costs, at = torch.topk(self.costs(asked, start, stop), min(best.shape[1], stop - start), dim=1, largest=False)
+            best, rows = kept(best, rows, costs, at + start)
+        return best_of(self.again(x, rows), rows, k, self.metric)
+
+    def again(self, queries: Tensor, labels: Tensor) -> Tensor:
+        return distance(queries.float()[:, None], self.vectors(labels.clamp(min=0)), self.metric, self.arg)
+
+    def vectors(self, rows: Tensor) -> Tensor:
+        return self.codec.decode(rows)
+
+
+class Lists(Searcher):
+    """Rows in lists; those of the nprobe lists nearest to a query are looked at, a few pages at a time.
+
+    List l is rows offsets[l] : offsets[l + 1]. A step holds as many rows for each query, and the number of steps follows from the lists
+    that the queries of the batch probe: no gather of all candidates, no padding of short lists to long ones.
+    """
+
+    SETTINGS = ("metric", "arg", "k", "nprobe", "residual")
+    EXACT = ("squares", "shift")
+    EXTRA: Final[int] = 8  # as of Exhaustive
+    PAGE: Final[int] = 32  # rows
+    PAGES: Final[int] = 32  # of a step of an exported program
+    STEP: Final[int] = 1 << 22  # numbers that a step holds elsewhere
+    offsets: Tensor
+    ids: Tensor
+    squares: Tensor
+    shift: Tensor
+
+    def __init__(
+        self, coarse: Searcher, codec: Codec, metric: int, arg: float = 0.0, k: int = 10, nprobe: int = 1, residual: bool = False
+    ) -> None:
+        super().__init__(metric, k)
+        self.coarse, self.codec, self.arg, self.nprobe, self.residual = coarse, codec, float(arg), int(nprobe), bool(residual)
+        self.hold(offsets=empty_ints(1), ids=empty_ints(0), squares=torch.zeros(0), shift=torch.zeros(0))
+
+    def costs(self, asked: Tensor, prepared: Tensor, base: Tensor, rows: Tensor) -> Tensor:
+        """What rows (n, m) cost their queries, up to a constant; `base` are the products with their lists' centers."""
+        if self.metric == 0:
+            return -(self.codec.products(prepared, rows) + base)
+        if self.metric == 1:
+            return self.squares[rows] - 2 * (self.codec.products(prepared, rows) + base)
+        values = distance(asked[:, None], self.codec.decode(rows), self.metric, self.arg)
+        return -values if is_similarity(self.metric) else values
+
+    def step(
+        self,
+        asked: Tensor,
+        prepared: Tensor,
+        base: Tensor,
+        probed: list[Tensor],
+        at: Tensor,
+        pages: int,
+        best: Tensor,
+        rows: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Look at some pages of each query, from page `at` of those of all its lists on; candidates are row * nprobe + probe."""
+        starts, sizes, ends = probed[0], probed[1], probed[2]  # (n, nprobe) each; `ends` in pages
+        nprobe = ends.shape[1]
+        page = at + torch.arange(pages, device=at.device)
+        probe = (ends[:, None] <= page[:, None]).sum(-1)  # (n, pages)
+        live, probe = probe < nprobe, probe.clamp(max=nprobe - 1)
+        size = sizes.gather(1, probe)
+        first = (page - (ends.gather(1, probe) - (size + (self.PAGE - 1)) // self.PAGE)) * self.PAGE  # within the list
+        place = first[:, :, None] + torch.arange(self.PAGE, device=at.device)
+        there = (live[:, :, None] & (place < size[:, :, None])).flatten(1)
+        row = torch.where(there, (starts.gather(1, probe)[:, :, None] + place).flatten(1), 0)
+        around = base.gather(1, probe)[:, :, None].expand(-1, -1, self.PAGE).flatten(1)
+        costs = torch.where(there, self.costs(asked, prepared, around, row), float("inf"))
+        names = row * nprobe + probe[:, :, None].expand(-1, -1, self.PAGE).flatten(1)
+        return kept(best, rows, costs, torch.where(there, names, -1))
+
+    @torch.jit.unused
+    def traced(
+        self, asked: Tensor, prepared: Tensor, base: Tensor, probed: list[Tensor], total: Tensor, best: Tensor, rows: Tensor
+    ) -> Tensor:
+        """All steps as one loop of the program that torch.export, torch.compile or ONNX make."""
+
+        def go_on(at: Tensor, best: Tensor, rows: Tensor) -> Tensor:
+            return at < total
+
+        def go(at: Tensor, best: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            best, rows = self.step(asked, prepared, base, probed, at, self.PAGES, best, rows)
+            return at + self.PAGES, best, rows
+
+        begin = torch.zeros((), dtype=torch.int64, device=asked.device)
+        found: Tensor = torch.while_loop(go_on, go, (begin, best, rows))[2]
+        return found
+
+    def scanned(
+        self, asked: Tensor, prepared: Tensor, base: Tensor, probed: list[Tensor], total: Tensor, best: Tensor, rows: Tensor
+    ) -> Tensor:
+        """The best candidates of all steps."""
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            if torch.compiler.is_compiling():
+                return self.traced(asked, prepared, base, probed, total, best, rows)
+        last = int(total)
+        pages = max(8, min(last, self.STEP // max(1, self.PAGE * asked.numel())))
+        for start in range(0, last, pages):
+            at = torch.full((), start, dtype=torch.int64, device=asked.device)
+            best, rows = self.step(asked, prepared, base, probed, at, pages, best, rows)
+        return rows
+
+    def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
+        x, nlist = queries.float(), self.offsets.shape[0] - 1
+        if self.ids.shape[0] == 0:
+            return nothing(x, k, self.metric)
+        probes = min(nprobe if nprobe > 0 else self.nprobe, nlist)
+        keys = self.coarse.found(x.detach(), probes, 0, efSearch)[1]
+        known = keys.clamp(min=0)
+        starts = self.offsets[known]
+        sizes = torch.where(keys >= 0, self.offsets[known + 1] - starts, 0)
+        ends = ((sizes + (self.PAGE - 1)) // self.PAGE).cumsum(1)
+        asked = x.detach() - self.shift if self.metric == 1 else x.detach()
+        base = torch.zeros(keys.shape, device=x.device)
+        if self.residual:
+            base = torch.bmm(self.coarse.vectors(known), asked[:, :, None])[:, :, 0].detach()
+        prepared = self.codec.prepared(asked).detach()
+        best, names = started(x, k + self.EXTRA)
+        names = self.scanned(asked, prepared, base, [starts, sizes, ends], ends[:, -1].amax(0), best, names)
+        at = names.clamp(min=0)
+        rows = at // probes
+        vectors = self.codec.decode(rows)
+        if self.residual:
+            vectors = vectors + self.coarse.vectors(known.gather(1, at % probes))
+        labels = torch.where(names >= 0, self.ids[rows], -1)
+        return best_of(distance(x[:, None], vectors, self.metric, self.arg), labels, k, self.metric)
