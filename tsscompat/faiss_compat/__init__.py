@@ -9,6 +9,7 @@ from tsscompat.faiss_compat.binary_hash import *
 from tsscompat.faiss_compat.binary_io import *
 from tsscompat.faiss_compat.binary_ivf import *
 from tsscompat.faiss_compat.binary_meta import *
+from tsscompat.faiss_compat.bitstrings import *
 from tsscompat.faiss_compat.clustering import *
 from tsscompat.faiss_compat.codes import *
 from tsscompat.faiss_compat.computers import *
@@ -26,12 +27,17 @@ from tsscompat.faiss_compat.gpu_functions import *
 from tsscompat.faiss_compat.gpu_indexes import *
 from tsscompat.faiss_compat.gpu_resources import *
 from tsscompat.faiss_compat.graph import *
+from tsscompat.faiss_compat.hamming_functions import *
+from tsscompat.faiss_compat.hash_tables import *
+from tsscompat.faiss_compat.hashing import *
 from tsscompat.faiss_compat.heaps import *
 from tsscompat.faiss_compat.idmap import *
 from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_blocks import *
+from tsscompat.faiss_compat.invlists_ondisk import *
 from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.io import *
+from tsscompat.faiss_compat.io_streams import *
 from tsscompat.faiss_compat.ivf import *
 from tsscompat.faiss_compat.ivf_coarse import *
 from tsscompat.faiss_compat.ivf_fastscan import *
@@ -50,6 +56,7 @@ from tsscompat.faiss_compat.nsg import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.packers import *
 from tsscompat.faiss_compat.params import *
+from tsscompat.faiss_compat.partition import *
 from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.product_additive import *

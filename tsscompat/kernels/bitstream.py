@@ -54,7 +54,10 @@ def read_groups(stream: Tensor, n: int, key_bits: int, size_bits: int, id_bits: 
     A stream that ends before, or has more than `most` ids, gives fewer groups.
     """
     data, left = bytes(stream.cpu().numpy().tobytes()), 8 * stream.shape[0]
-    at, keys, sizes, ids = 0, [], [], []
+    at = 0
+    keys: list[int] = []
+    sizes: list[int] = []
+    ids: list[int] = []
 
     def take(width: int) -> int:
         nonlocal at

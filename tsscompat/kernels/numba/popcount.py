@@ -236,6 +236,7 @@ def differing(typingctx: Any, x: Any, row: Any, words: Any) -> Any:
     """How many bits differ between the words at two addresses."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _scalar_row(builder, *args, False)
+        x, row, words = args
+        return _scalar_row(builder, x, row, words, False)
 
     return types.int64(types.int64, types.int64, types.int64), codegen
