@@ -141,6 +141,7 @@ REFINED = f"{NO_IDS} remove_ids merge_from add_sa_codes"
 IVF = {"params": ivf_params}
 IVFPQ = {"params": ivfpq_params}
 ALL_LISTS = "nprobe = 8"
+SPECTRAL = {"lacks": "sel reconstruct sa_encode", "avoid": "search_and_reconstruct clone"}
 
 
 ROWS: list[Row] = [
@@ -172,6 +173,7 @@ ROWS: list[Row] = [
     row("IVF8,SQtq4", tune=ALL_LISTS, symmetric=False, **IVF),
     row("IVF8,SQ0", tune=ALL_LISTS, **IVF),
     row("IVF8,EDEN4BIASED", tune=ALL_LISTS, **IVF),
+    row("IVF8,PCAR12,SH3c", tune=ALL_LISTS, symmetric=False, **SPECTRAL, **IVF),
     row("IVF8,RaBitQ", tune=ALL_LISTS, symmetric=False, params=ivf_rabitq_params),
     row("IVF8,RaBitQ3", tune=ALL_LISTS, symmetric=False, two_stage=True, params=ivf_rabitq_params),
     row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
@@ -200,6 +202,7 @@ ROWS: list[Row] = [
     row("SQtq4", lacks=CODES, symmetric=False, two_stage=True),
     row("SQtq2-IP", "SQtq2", metric="METRIC_INNER_PRODUCT", lacks=CODES),
     row("EDEN2", lacks=CODES, symmetric=False),
+    row("LSHrt", lacks=f"{CODES} sel", symmetric=False, two_stage=True),
     row("RaBitQ", lacks=CODES, params=rabitq_params, symmetric=False),
     row(
         "RaBitQ4-IP", "RaBitQ4", metric="METRIC_INNER_PRODUCT", lacks=CODES, params=rabitq_params, symmetric=False, two_stage=True

@@ -19,7 +19,7 @@ from tsscompat.faiss_compat.stats import cvar
 class IndexHNSWRaBitQ(IndexHNSW):
     """A graph whose nodes are compared by the estimates of all bits of their codes; queries are not rounded."""
 
-    _caches = ("_points",)
+    _caches: tuple[str, ...] = ("_points",)
 
     def __init__(self, d: int = 0, M: int = 32, nb_bits: int = 1, metric: int = METRIC_L2) -> None:
         super().__init__(d, M, metric)
