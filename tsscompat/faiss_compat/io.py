@@ -1,4 +1,4 @@
-"""Reading and writing of FAISS's files: functions, readers and writers in FAISS's names.
+"""Reading and writing of FAISS's files: functions in FAISS's names.
 
 A file name, a Python file object, an IOReader or IOWriter are taken alike. A write to a file name goes to a temporary file beside it, is
 synced and renamed, so that a killed process leaves the old file or the new one.
@@ -16,208 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from tsscompat.arrays import from_numpy
 from tsscompat.devices import CPU, Placement, default_device, place
 from tsscompat.errors import FaissError, FormatError, check
-from tsscompat.faiss_compat import sections
-from tsscompat.faiss_compat.attributes import Stated, anything, size_t, text, vector
+from tsscompat.faiss_compat import sections, side_car
 from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.io_streams import BufferedIOWriter, IOWriter, _open, reader_of
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
-from tsscompat.faiss_compat.vectors import UInt8Vector
-from tsscompat.wire.cursor import LIMITS, CallbackSource, FileSource, MemorySource, Reader, Source, Writer, bytes_of
+from tsscompat.wire.cursor import LIMITS, Reader, Writer
 from tsscompat.wire.tables import read_table, write_table
-
-IO_FLAG_SKIP_STORAGE = 1
-IO_FLAG_READ_ONLY = 2
-IO_FLAG_ONDISK_SAME_DIR = 4
-IO_FLAG_SKIP_IVF_DATA = 8
-IO_FLAG_SKIP_PRECOMPUTE_TABLE = 16
-IO_FLAG_PQ_SKIP_SDC_TABLE = 32
-IO_FLAG_MMAP = IO_FLAG_SKIP_IVF_DATA | 0x646F0000
-IO_FLAG_MMAP_IFC = 1 << 9
-
-
-class IOReader(Stated):
-    """Where an index is read from."""
-
-    name = text("")
-
-    def _source(self) -> Source:
-        return CallbackSource(self._read)
-
-    def _read(self, n: int) -> bytes:
-        raise FaissError(f"{type(self).__name__} does not read")
-
-
-class IOWriter(Stated):
-    """Where an index is written to."""
-
-    name = text("")
-
-    def _write(self, data: memoryview) -> None:
-        raise FaissError(f"{type(self).__name__} does not write")
-
-
-class VectorIOReader(IOReader):
-    """Reads from a vector of bytes."""
-
-    data = vector(UInt8Vector)
-    rp = size_t(0, "where reading goes on")
-
-    def _read(self, n: int) -> bytes:
-        piece = bytes(bytes_of(self.data.tensor[self.rp : self.rp + n]))
-        self.rp += len(piece)
-        return piece
-
-
-class VectorIOWriter(IOWriter):
-    """Writes into a vector of bytes."""
-
-    data = vector(UInt8Vector)
-
-    def _write(self, data: memoryview) -> None:
-        self.data.append(from_numpy(np.frombuffer(data, dtype=np.uint8)))
-
-
-class FileIOReader(IOReader):
-    """Reads from a file, or from an open one."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__()
-        self._file = _open(file, "rb")
-        self.name = str(file)
-
-    def _read(self, n: int) -> bytes:
-        return bytes(self._file.read(n))
-
-
-class FileIOWriter(IOWriter):
-    """Writes to a file, or to an open one."""
-
-    def __init__(self, file: Any) -> None:
-        super().__init__()
-        self._file = _open(file, "wb")
-        self.name = str(file)
-
-    def _write(self, data: memoryview) -> None:
-        self._file.write(data)
-
-    def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
-
-    def __del__(self) -> None:
-        file = self.__dict__.get("_file")
-        if file is not None:
-            file.close()
-
-
-class BufferedIOReader(IOReader):
-    """Reads through another reader, some bytes at a time."""
-
-    reader = anything(None)
-    bsz = size_t(1 << 20)
-
-    def __init__(self, reader: IOReader, bsz: int = 1 << 20) -> None:
-        super().__init__()
-        self.reader, self.bsz = reader, bsz
-        self._held = b""
-
-    def _read(self, n: int) -> bytes:
-        if not self._held:
-            self._held = self.reader._read(max(n, self.bsz))
-        piece, self._held = self._held[:n], self._held[n:]
-        return piece
-
-
-class BufferedIOWriter(IOWriter):
-    """Writes through another writer, some bytes at a time."""
-
-    writer = anything(None)
-    bsz = size_t(1 << 20)
-
-    def __init__(self, writer: IOWriter, bsz: int = 1 << 20) -> None:
-        super().__init__()
-        self.writer, self.bsz = writer, bsz
-        self._held = bytearray()
-
-    def _write(self, data: memoryview) -> None:
-        self._held += data
-        if len(self._held) >= self.bsz:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand what is held back to the other writer."""
-        if self._held:
-            self.writer._write(memoryview(bytes(self._held)))
-            self._held.clear()
-
-    def __del__(self) -> None:
-        if self.__dict__.get("_held"):
-            self.flush()
-
-
-class PyCallbackIOReader(IOReader):
-    """Reads by calling a function with a number of bytes."""
-
-    def __init__(self, callback: Callable[[int], bytes], bs: int = 1 << 20) -> None:
-        super().__init__()
-        self._callback, self._bs = callback, bs
-
-    def _read(self, n: int) -> bytes:
-        piece = self._callback(min(n, self._bs))
-        check(len(piece) <= n, "the callback gave {} bytes, {} were asked for", len(piece), n)
-        return piece
-
-
-class PyCallbackIOWriter(IOWriter):
-    """Writes by calling a function with bytes."""
-
-    def __init__(self, callback: Callable[[bytes], Any], bs: int = 1 << 20) -> None:
-        super().__init__()
-        self._callback, self._bs = callback, max(1, bs)
-
-    def _write(self, data: memoryview) -> None:
-        for start in range(0, len(data), self._bs):
-            self._callback(bytes(data[start : start + self._bs]))
-
-
-def _open(file: Any, mode: str) -> Any:
-    if not isinstance(file, (str, os.PathLike)):
-        check(
-            hasattr(file, "read") or hasattr(file, "write"), "expected a file name or a file object, got {}", type(file).__name__
-        )
-        return file
-    try:
-        return open(file, mode, buffering=0 if mode == "rb" else -1)
-    except OSError as e:
-        action = "reading" if mode == "rb" else "writing"
-        raise FaissError(f"could not open {os.fspath(file)} for {action}: {e.strerror}") from None
-
 
 # ---- what all reading and writing goes through ---------------------------------------------------------------------------------------
 
 
 def _read_from(source: Any, work: Callable[[Reader], Any], io_flags: int = 0, device: Any = None) -> Any:
     """Run `work` on a reader over whatever was given, and put what it read on a device."""
-    # Mapping and reading only are permissions: lists are read into memory, and can be written to.
-    io_flags &= ~(IO_FLAG_MMAP if io_flags & IO_FLAG_MMAP == IO_FLAG_MMAP else 0)
-    known = (
-        IO_FLAG_SKIP_PRECOMPUTE_TABLE | IO_FLAG_READ_ONLY | IO_FLAG_PQ_SKIP_SDC_TABLE | IO_FLAG_MMAP_IFC | IO_FLAG_ONDISK_SAME_DIR
-    )
-    check(io_flags & ~known == 0, "reading with io_flags {:#x} is not supported", io_flags)
-    opened = None
-    if isinstance(source, IOReader):
-        reader = Reader(source._source(), source.name or type(source).__name__)
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        reader = Reader(MemorySource(memoryview(source).cast("B")), "the bytes given")
-    elif isinstance(source, (str, os.PathLike)):
-        opened = _open(source, "rb")
-        reader = Reader(FileSource(opened, os.fstat(opened.fileno()).st_size), os.fspath(source))
-    else:
-        reader = Reader(CallbackSource(_open(source, "rb").read))
-    reader.skip_precompute = bool(io_flags & IO_FLAG_SKIP_PRECOMPUTE_TABLE)  # type: ignore[attr-defined]
     where = Placement(default_device()) if device is None else place(device)
+    reader, opened = reader_of(source, io_flags)
     try:
         made = work(reader)
     except (FormatError, FaissError):
@@ -289,19 +103,33 @@ def _write_all(file: Any, data: memoryview) -> None:
 # ---- FAISS's functions ---------------------------------------------------------------------------------------------------------------
 
 
-def write_index(index: Index | None, fname: Any, io_flags: int = 0) -> None:
-    """Write an index to a file name, a file object or an IOWriter."""
+def write_index(index: Index | None, fname: Any, io_flags: int = 0, checksum: bool | None = None) -> None:
+    """Write an index to a file name, a file object or an IOWriter.
+
+    `checksum`: beside a file `name`, also write `name.sha256`, as sha256sum does; None: if there is one already.
+    """
     check(index is None or isinstance(index, Index), "expected an index, got {}", type(index).__name__)
 
     def work(writer: Writer) -> None:
-        writer.skip_storage = bool(io_flags & IO_FLAG_SKIP_STORAGE)  # type: ignore[attr-defined]
+        writer.flags = io_flags
         sections.index.write(writer, index)
 
     _write_to(fname, work)
+    if isinstance(fname, (str, os.PathLike)):
+        side_car.refresh(os.fspath(fname), checksum)
+    else:
+        check(not checksum, "a checksum is written beside a file only")
 
 
-def read_index(fname: Any, io_flags: int = 0, device: Any = None) -> Any:
-    """Read an index; `device`: where it shall live."""
+def read_index(fname: Any, io_flags: int = 0, device: Any = None, checksum: bool | None = None) -> Any:
+    """Read an index; `device`: where it shall live.
+
+    `checksum`: whether a file must match its `name.sha256`; None: if there is one.
+    """
+    if isinstance(fname, (str, os.PathLike)):
+        side_car.verify(os.fspath(fname), checksum)
+    else:
+        check(not checksum, "a checksum stands beside a file only")
     return _read_from(fname, sections.index.read, io_flags, device)
 
 
@@ -402,25 +230,7 @@ def set_deserialization_vector_byte_limit(value: int) -> None:
 
 
 __all__ = [
-    "IO_FLAG_MMAP",
-    "IO_FLAG_MMAP_IFC",
-    "IO_FLAG_ONDISK_SAME_DIR",
-    "IO_FLAG_PQ_SKIP_SDC_TABLE",
-    "IO_FLAG_READ_ONLY",
-    "IO_FLAG_SKIP_IVF_DATA",
-    "IO_FLAG_SKIP_PRECOMPUTE_TABLE",
-    "IO_FLAG_SKIP_STORAGE",
-    "BufferedIOReader",
-    "BufferedIOWriter",
     "Cloner",
-    "FileIOReader",
-    "FileIOWriter",
-    "IOReader",
-    "IOWriter",
-    "PyCallbackIOReader",
-    "PyCallbackIOWriter",
-    "VectorIOReader",
-    "VectorIOWriter",
     "clone_InvertedLists",
     "clone_Quantizer",
     "clone_VectorTransform",

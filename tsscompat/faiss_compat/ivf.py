@@ -245,6 +245,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
             or self.parallel_mode
             or self.quantizer.metric_type != self.metric_type
             or not self.is_trained
+            or not self._lists()._at_hand
         ):
             return None
         started = perf_counter()
@@ -255,11 +256,22 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         self._time(found[3], perf_counter() - started)
         return found[0], found[1]
 
+    def _with_lists(self, keys: Tensor) -> IndexIVF:
+        """This index with those of its lists in memory that are named, where they are not there already."""
+        lists: Any = self._lists()
+        if lists._at_hand:
+            return self
+        twin: IndexIVF = object.__new__(type(self))
+        twin.__dict__.update(self._held_state(), invlists=lists._loaded(keys))
+        return twin
+
     def _search_preassigned(
         self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, params: SearchParametersIVF | None, pairs: bool
     ) -> tuple[Tensor, Tensor]:
         """The k best in given lists."""
         check(self.is_trained, "IVF index is not trained")
+        if not self._lists()._at_hand:
+            return IndexIVF._search_preassigned(self._with_lists(keys), x, k, keys, coarse, params, pairs)
         lists = self._lists()._ragged()
         if self.parallel_mode:
             self._check_mode(params)
@@ -316,6 +328,8 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All within a radius in given lists (FAISS heeds no max_codes here)."""
         check(self.is_trained, "IVF index is not trained")
+        if not self._lists()._at_hand:
+            return IndexIVF._range_search_preassigned(self._with_lists(keys), x, radius, keys, coarse, params)
         lists, codec = self._lists()._ragged(), self._list_codec(params)
         sel: Any = None if params is None else params.sel
         allowed = None if sel is None else rows_allowed(lists, keys, sel._mask)

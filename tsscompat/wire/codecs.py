@@ -38,15 +38,19 @@ flag = Scalar("B", bool)
 
 
 class Items:
-    """A vector: a u64 count, then items. `unit` items of the file make one of the count (4 bytes for FAISS's IxF*)."""
+    """A vector: a u64 count, then items. `unit` items of the file make one of the count (4 bytes for FAISS's IxF*).
+
+    Codes and edges, which FAISS can leave in a mapped file too, are read where they lie if the source allows it.
+    """
 
     def __init__(self, dtype: torch.dtype, unit: int = 1) -> None:
         self.dtype, self.unit = dtype, unit
+        self.share = dtype in (torch.uint8, torch.int32)
 
     def read(self, reader: Reader, obj: Any) -> Tensor:
         count = u64.read(reader, obj)
         reader.check(count < 1 << 60, "a count of {}", count)
-        return reader.array(count * self.unit, self.dtype)
+        return reader.array(count * self.unit, self.dtype, self.share)
 
     def write(self, writer: Writer, value: Any, obj: Any) -> None:
         tensor = value.tensor if hasattr(value, "tensor") else value

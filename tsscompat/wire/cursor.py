@@ -30,10 +30,15 @@ class Source(Protocol):
 
 
 class MemorySource:
-    """Bytes in memory."""
+    """Bytes in memory; if `shared`, what is read may go on using them."""
 
-    def __init__(self, data: memoryview) -> None:
-        self._data, self._at = data, 0
+    def __init__(self, data: memoryview, shared: bool = False) -> None:
+        self._data, self._at, self.shared = data, 0, shared and not data.readonly
+
+    def view(self, n: int) -> memoryview:
+        """The next n bytes as they lie in memory."""
+        self._at += n
+        return self._data[self._at - n : self._at]
 
     def left(self) -> int | None:
         return len(self._data) - self._at
@@ -46,10 +51,15 @@ class MemorySource:
 
 
 class FileSource:
-    """An open binary file whose size is known."""
+    """An open binary file with so many bytes left from where it begins to be read."""
 
-    def __init__(self, file: BinaryIO, size: int) -> None:
-        self._file, self._left = file, size
+    def __init__(self, file: BinaryIO, size: int, begin: int = 0) -> None:
+        self.file, self.begin, self._left = file, begin, size
+
+    def skip(self, n: int) -> None:
+        """Go on n bytes further."""
+        self.file.seek(n, 1)
+        self._left -= n
 
     def left(self) -> int | None:
         return self._left
@@ -57,7 +67,7 @@ class FileSource:
     def fill(self, target: memoryview) -> int:
         done = 0
         while done < len(target):
-            n = self._file.readinto(target[done:])  # type: ignore[attr-defined]
+            n = self.file.readinto(target[done:])  # type: ignore[attr-defined]
             if not n:
                 break
             done += n
@@ -106,6 +116,7 @@ class Reader:
 
     def __init__(self, source: Source, name: str = "the file", max_depth: int = 64) -> None:
         self.source, self.name, self.at, self.max_depth = source, name, 0, max_depth
+        self.flags = 0  # the caller's wishes, which codecs look at
         self.trail: list[str] = []
 
     @contextmanager
@@ -146,13 +157,16 @@ class Reader:
         self.at += layout.size
         return layout.unpack(buffer)[0]
 
-    def array(self, count: int, dtype: torch.dtype) -> Tensor:
-        """`count` items, read straight into a tensor's memory."""
+    def array(self, count: int, dtype: torch.dtype, share: bool = False) -> Tensor:
+        """`count` items, read straight into a tensor's memory; or, if they may `share` it, left in the source's."""
         size = torch.empty(0, dtype=dtype).element_size()
         limit = LIMITS.vector_bytes
         if limit and count * size >= limit:
             raise self.error(f"a vector of {count * size} bytes is beyond the limit of {limit}")
         self.need(count * size)
+        if share and count and isinstance(self.source, MemorySource) and self.source.shared:
+            self.at += count * size
+            return torch.frombuffer(self.source.view(count * size), dtype=dtype)
         if self.source.left() is None and count * size > PIECE:
             return self._pieces(count * size).view(dtype)
         out = torch.empty(count, dtype=dtype)
@@ -181,8 +195,8 @@ class Reader:
 class Writer:
     """A cursor over a sink: a function that takes memory."""
 
-    def __init__(self, sink: Callable[[memoryview], object]) -> None:
-        self._sink = sink
+    def __init__(self, sink: Callable[[memoryview], object], flags: int = 0) -> None:
+        self._sink, self.flags = sink, flags
         self._small = bytearray()
 
     def pack(self, layout: struct.Struct, value: Any) -> None:

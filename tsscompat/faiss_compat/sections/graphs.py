@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from tsscompat.faiss_compat import enums
-from tsscompat.faiss_compat.sections.common import HEADER, check_header, index
+from tsscompat.faiss_compat.io_streams import IO_FLAG_PQ_SKIP_SDC_TABLE, IO_FLAG_SKIP_STORAGE
+from tsscompat.faiss_compat.sections.common import HEADER, check_header, class_of, index
 from tsscompat.wire.codecs import doubles, flag, i32, int32s, uint64s
 from tsscompat.wire.cursor import Reader, Writer
 from tsscompat.wire.tables import Field, fields, part, reserved
@@ -21,7 +22,7 @@ class StorageCodec:
         return index.read(reader)
 
     def write(self, writer: Writer, value: Any, obj: Any) -> None:
-        index.write(writer, None if getattr(writer, "skip_storage", False) else value)
+        index.write(writer, None if writer.flags & IO_FLAG_SKIP_STORAGE else value)
 
 
 HNSW = (
@@ -44,6 +45,10 @@ def _finish_hnsw(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     obj.hnsw.is_similarity = enums.is_similarity_metric(obj.metric_type)
     finish_graph(obj, reader)
+    pq = getattr(obj.storage, "pq", None)
+    if isinstance(obj, class_of("IndexHNSWPQ")) and pq is not None and pq.nbits <= 8:
+        if not reader.flags & IO_FLAG_PQ_SKIP_SDC_TABLE:
+            pq.compute_sdc_table()
 
 
 def finish_graph(obj: Any, reader: Reader) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from tsscompat.faiss_compat.io_streams import IO_FLAG_SKIP_PRECOMPUTE_TABLE
 from tsscompat.faiss_compat.sections.common import HEADER, PQ, PQ_PART, SQ_PART, check_header, finish_pq, index, transform
 from tsscompat.faiss_compat.sections.lists import LISTS, DirectMapCodec
 from tsscompat.wire.codecs import f32, flag, i32, int64s, octets, u64
@@ -92,7 +93,7 @@ def _finish_ivf_pq(obj: Any, reader: Reader) -> None:
     reader.check(obj.code_size == obj.pq.code_size, "codes of {} bytes, the PQ makes {}", obj.code_size, obj.pq.code_size)
     finish_ivf(obj, reader, None)
     obj.use_precomputed_table = 0
-    if obj.is_trained and obj.by_residual and not getattr(reader, "skip_precompute", False):
+    if obj.is_trained and obj.by_residual and not reader.flags & IO_FLAG_SKIP_PRECOMPUTE_TABLE:
         obj.precompute_table()
 
 

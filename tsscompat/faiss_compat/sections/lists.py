@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms.ragged import Ragged, packed, unpack
+from tsscompat.faiss_compat.io_streams import IO_FLAG_MMAP, IO_FLAG_SKIP_IVF_DATA
 from tsscompat.faiss_compat.sections.common import class_of
+from tsscompat.faiss_compat.sections.ondisk import map_lists, read_ondisk, write_ondisk
 from tsscompat.wire.codecs import fourcc, int64s, u8, u64, write_fourcc
-from tsscompat.wire.cursor import Reader, Writer
+from tsscompat.wire.cursor import FileSource, Reader, Writer
 from tsscompat.wire.tables import Field
 
-_NONE_TAG, _ARRAY_TAG = "il00", "ilar"
+_NONE_TAG, _ARRAY_TAG, _DISK_TAG = "il00", "ilar", "ilod"
 # Lists of this many bytes go straight between file and arena; shorter ones together, through a block that stays in the cache.
 _LONG, _BLOCK = 1 << 15, 1 << 20
 
@@ -25,6 +27,8 @@ class InvertedListsCodec:
         tag = fourcc(reader)
         if tag == _NONE_TAG:
             return None
+        if tag == _DISK_TAG:
+            return read_ondisk(reader)
         reader.check(tag == _ARRAY_TAG, "inverted lists of type {!r} are not known", tag)
         nlist, code_size = u64.read(reader, obj), u64.read(reader, obj)
         reader.check(nlist < 1 << 31 and code_size < 1 << 31, "{} lists of codes of {} bytes", nlist, code_size)
@@ -33,6 +37,10 @@ class InvertedListsCodec:
         total = int(sizes.sum())
         reader.check(total < 1 << 40, "lists of {} entries", total)
         reader.need(total * (code_size + 8))
+        if reader.flags & IO_FLAG_SKIP_IVF_DATA:
+            mapping = reader.flags & IO_FLAG_MMAP == IO_FLAG_MMAP and isinstance(reader.source, FileSource)
+            reader.check(mapping, "inverted lists can be left in a file only, with IO_FLAG_MMAP")
+            return map_lists(reader, sizes, code_size)
         lists = class_of("ArrayInvertedLists")(nlist, code_size)
         lists._load(sizes, *_scatter(reader, sizes, code_size, total))
         return lists
@@ -60,6 +68,10 @@ class InvertedListsCodec:
     def write(self, writer: Writer, value: Any, obj: Any) -> None:
         if value is None:
             write_fourcc(writer, _NONE_TAG)
+            return
+        if getattr(value, "filename", ""):
+            write_fourcc(writer, _DISK_TAG)
+            write_ondisk(writer, value)
             return
         held = value._ragged()
         lists = Ragged(held.codes.cpu(), held.ids.cpu(), held.offsets.cpu(), held.sizes.cpu())
