@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from kernel_inputs_fastscan import INPUTS as FAST_SCAN
 from torch import Tensor
 
+from tsscompat.algorithms.additive import Codebooks
 from tsscompat.algorithms.hnsw import insertion_order
 from tsscompat.algorithms.rabitq import encode
 from tsscompat.kernels import coded, flat, graph, ivf_lists, nndescent, nsg, threads
@@ -304,7 +305,7 @@ def within_flat(draw):
 def _tables(draw):
     nbits, m = one_of(draw, *PRODUCTS)
     seed(draw)
-    lists = ragged((nbits * m + 7) // 8)
+    lists = ragged((nbits * m + 7) // 8 + one_of(draw, 0, 3))  # codes may end with what is no part
     x, keys = probes(draw)
     tables = torch.randn(one_of(draw, x.shape[0], keys.numel()), m, 1 << nbits)
     terms = maybe(draw, torch.randn(lists.ids.shape[0]))
@@ -530,7 +531,28 @@ def descent_sampled(draw):
     return pools, sizes, reach, int(reach.max()), back, words
 
 
+# -- additive codes ---------------------------------------------------------------------------------------------------------------
+
+
+def beam_codes(draw):
+    nbits, d = one_of(draw, (4,), (8, 8, 8), (3, 7, 5), (1, 0, 6)), one_of(draw, 1, 5, 16)
+    seed(draw)
+    books = Codebooks(torch.randn(sum(1 << b for b in nbits), d), nbits)
+    doubled = maybe(draw, 2 * books.cross())
+    return torch.randn(one_of(draw, 0, 1, 35), d), books.table, nbits, one_of(draw, 1, 3, 8), doubled
+
+
+def icm(draw):
+    n, m, size, d = one_of(draw, 0, 1, 18), one_of(draw, 1, 3, 6), one_of(draw, 2, 16, 256), 8
+    seed(draw)
+    table = torch.randn(m * size, d)
+    codes = torch.randint(0, size, (n, m), dtype=torch.int32)
+    return codes, torch.randn(n, m, size), 2 * table @ table.t(), one_of(draw, 0, 1, 3)
+
+
 INPUTS = FAST_SCAN | {
+    "beam.beam_codes": beam_codes,
+    "icm.icm": icm,
     "adsampling.improve": improve,
     "annealing.anneal": anneal,
     "annealing.anneal_order": anneal_order,

@@ -27,12 +27,11 @@ def deviations(x: Tensor) -> Tensor:
 def fitted(x: Tensor, places: Tensor, size: int, penalty: float, double: bool) -> Tensor:
     """The table (size, d) whose rows at `places` (n, M) add up to x as nearly as can be, by regularised least squares."""
     kind = torch.float64 if double else torch.float32
-    n, parts = places.shape
     together = (places[:, :, None] * size + places[:, None, :]).reshape(-1)
     counts = torch.bincount(together, minlength=size * size).view(size, size).to(kind)
     counts.diagonal().add_(torch.tensor(penalty, dtype=torch.float32).to(kind))
     sums = torch.zeros(size, x.shape[1], dtype=kind, device=x.device)
-    sums.index_add_(0, places.reshape(-1), x.to(kind).repeat_interleave(parts, 0))
+    sums.index_add_(0, places.reshape(-1), x.to(kind).repeat_interleave(places.shape[1], 0))
     return (torch.linalg.inv(counts) @ sums).float()
 
 

@@ -18,7 +18,7 @@ def widen(residuals: Tensor, centroids: Tensor, width: int) -> tuple[Tensor, Ten
     rows = residuals.reshape(n * beam, d)
     lengths = rows.square().sum(1, keepdim=True) + centroids.square().sum(1)  # (n * beam, K)
     values = torch.addmm(lengths, rows, centroids.t(), alpha=-2.0)
-    return select(values.view(n, -1), None, width, False)
+    return select(values.view(n, beam * centroids.shape[0]), None, width, False)
 
 
 def step(residuals: Tensor, codes: Tensor, centroids: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:

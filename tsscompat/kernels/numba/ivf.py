@@ -204,7 +204,8 @@ def _tables(tables: Tensor, base: Tensor, terms: Tensor | None, nbits: int, list
     codes, ids, offsets, sizes = views(lists)
     flat = _paired(tables) if nbits == 4 else tables.flatten(1).numpy()
     extra = NO_FLOATS if terms is None else terms.numpy()
-    return flat, base.numpy(), extra, tables.shape[1], 8 if nbits == 4 else nbits, codes, ids, offsets, sizes
+    parts, bits = ((tables.shape[1] + 1) // 2, 8) if nbits == 4 else (tables.shape[1], nbits)
+    return flat, base.numpy(), extra, parts, bits, codes, ids, offsets, sizes
 
 
 def scan_tables(

@@ -17,9 +17,9 @@ AHEAD = 4096
 
 
 @in_order
-def byte_sums(table, codes, start, a, b, out):  # type: ignore[no-untyped-def]
-    """`start` and the sums of table[part * 256 + byte] over the bytes of rows a : b; four sums, as an addition takes four cycles."""
-    eights = codes.shape[1] // 8 * 8
+def byte_sums(table, codes, parts, start, a, b, out):  # type: ignore[no-untyped-def]
+    """`start` and the sums of table[part * 256 + byte] over the first bytes of rows a : b; four sums, as an addition takes four cycles."""
+    eights = parts // 8 * 8
     for r in range(a, b):
         c = codes[r]
         s0, s1, s2, s3 = start, F(0), F(0), F(0)
@@ -34,7 +34,7 @@ def byte_sums(table, codes, start, a, b, out):  # type: ignore[no-untyped-def]
             s2 += table[o + U(1536) + U(c[m + 6])]
             s3 += table[o + U(1792) + U(c[m + 7])]
             o += U(2048)
-        for m in range(eights, codes.shape[1]):
+        for m in range(eights, parts):
             s0 += table[o + U(c[m])]
             o += U(256)
         out[r - a] = (s0 + s1) + (s2 + s3)
@@ -113,7 +113,7 @@ def by_query(  # type: ignore[no-untyped-def]
                 scored += n
                 extra = base[q, p]
                 if nbits == 8:
-                    byte_sums(table, codes, extra, a, b, found)
+                    byte_sums(table, codes, parts, extra, a, b, found)
                     extra = F(0)
                 else:
                     bit_sums(table, codes, parts, nbits, a, b, found)

@@ -30,7 +30,7 @@ def _terms(codes, centroids, nbits, centers, offsets, sizes, terms, first, last)
                 table[part * ksub + c] = s
         a, b = offsets[l], offsets[l] + sizes[l]
         if nbits == 8:
-            byte_sums(table, codes, np.float32(0), a, b, terms[a:b])
+            byte_sums(table, codes, m, np.float32(0), a, b, terms[a:b])
         else:
             bit_sums(table, codes, m, nbits, a, b, terms[a:b])
 
