@@ -1,6 +1,7 @@
 """FAISS's names: classes that hold state, and functions. Computation is in algorithms/ and kernels/."""
 
 from tsscompat.faiss_compat.additive import *
+from tsscompat.faiss_compat.additive_flat import *
 from tsscompat.faiss_compat.base import *
 from tsscompat.faiss_compat.binary import *
 from tsscompat.faiss_compat.binary_factory import *
@@ -23,6 +24,7 @@ from tsscompat.faiss_compat.fastscan import *
 from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
 from tsscompat.faiss_compat.gpu import *
+from tsscompat.faiss_compat.gpu_binary import *
 from tsscompat.faiss_compat.gpu_functions import *
 from tsscompat.faiss_compat.gpu_indexes import *
 from tsscompat.faiss_compat.gpu_resources import *

@@ -10,16 +10,15 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor
-
 from tsscompat.devices import CPU, Placement, gpu, require_memory
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import Stated
 from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.binary import IndexBinary
 from tsscompat.faiss_compat.clustering import ProgressiveDimIndexFactory
 from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
+from tsscompat.faiss_compat.gpu_binary import index_binary_cpu_to_gpu_multiple
 from tsscompat.faiss_compat.gpu_indexes import (
     GpuIndexFlat,
     GpuIndexFlatConfig,
@@ -35,6 +34,7 @@ from tsscompat.faiss_compat.gpu_resources import (
     GpuMultipleClonerOptions,
     GpuResourcesVector,
     StandardGpuResources,
+    footprint,
     get_num_gpus,
 )
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
@@ -45,7 +45,7 @@ from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
 from tsscompat.faiss_compat.ivf_sq import IndexIVFScalarQuantizer
 from tsscompat.faiss_compat.meta import IndexReplicas, IndexShards, IndexShardsIVF, ThreadedIndex
 from tsscompat.faiss_compat.tuning import ParameterSpace
-from tsscompat.faiss_compat.vectors import Int32Vector, ObjectVector, Vector
+from tsscompat.faiss_compat.vectors import Int32Vector
 
 # The GPU names of ordinary classes. Only these very classes: a subclass keeps its own name on the GPU.
 _NAMED: dict[type, type] = {
@@ -61,24 +61,6 @@ _WRAPPED = ("index", "base_index", "refine_index")
 
 
 # -- copies on other devices --------------------------------------------------------------------------------------------------------
-
-
-def footprint(thing: Any) -> int:
-    """Bytes of the tensors that a thing holds."""
-    if isinstance(thing, Tensor):
-        return thing.nbytes
-    if isinstance(thing, Vector):
-        return thing.byte_size()
-    held: Any = ()
-    if isinstance(thing, (Stated, ObjectVector)):
-        held = vars(thing).values()
-    elif isinstance(thing, dict):
-        held = thing.values()
-    elif isinstance(thing, (list, tuple)):
-        held = thing
-    elif hasattr(thing, "__dataclass_fields__"):
-        held = vars(thing).values()
-    return sum(footprint(part) for part in held)
 
 
 def _rewrapped(index: Any, where: Placement, each: Callable[[Any], Any]) -> Any:
@@ -239,7 +221,8 @@ def index_cpu_to_gpu_multiple_py(
 ) -> Any:
     """index_cpu_to_gpu_multiple with lists; the i-th resources are for the i-th GPU."""
     numbers = list(range(len(resources)) if gpus is None else gpus)
-    return index_cpu_to_gpu_multiple(GpuResourcesVector(resources), Int32Vector(numbers), index, co)
+    place = index_binary_cpu_to_gpu_multiple if isinstance(index, IndexBinary) else index_cpu_to_gpu_multiple
+    return place(GpuResourcesVector(resources), Int32Vector(numbers), index, co)
 
 
 def index_cpu_to_gpus_list(

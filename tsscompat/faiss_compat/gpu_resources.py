@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tsscompat.devices import free_memory, gpu, gpu_count
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer
 from tsscompat.faiss_compat.gpu_indexes import INDICES_64_BIT, GpuIndexIVFConfig
-from tsscompat.faiss_compat.vectors import ObjectVector
+from tsscompat.faiss_compat.vectors import ObjectVector, Vector
 
 
 def get_num_gpus() -> int:
@@ -143,6 +144,24 @@ class GpuMultipleClonerOptions(GpuClonerOptions):
     shard = boolean(False, "each GPU gets a part of the vectors, not all of them")
     shard_type = integer(1, "of an IVF index: 1 by id modulo, 2 by ranges of ids, 4 by lists")
     common_ivf_quantizer = boolean(False, "the shards of an IVF index share a coarse quantizer")
+
+
+def footprint(thing: Any) -> int:
+    """Bytes of the tensors that a thing holds."""
+    if isinstance(thing, Tensor):
+        return thing.nbytes
+    if isinstance(thing, Vector):
+        return thing.byte_size()
+    held: Any = ()
+    if isinstance(thing, (Stated, ObjectVector)):
+        held = vars(thing).values()
+    elif isinstance(thing, dict):
+        held = thing.values()
+    elif isinstance(thing, (list, tuple)):
+        held = thing
+    elif hasattr(thing, "__dataclass_fields__"):
+        held = vars(thing).values()
+    return sum(footprint(part) for part in held)
 
 
 __all__ = [

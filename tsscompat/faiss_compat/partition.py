@@ -65,9 +65,8 @@ def _histogram(bins: int) -> Callable[..., None]:
         """Count (value - min) >> shift of n 16-bit values in bins, those outside left out; a shift of -1 counts the values themselves."""
         values = behind(data, n).to(torch.int64) if n else torch.empty(0, dtype=torch.int64)
         if shift >= 0:
-            # In words of 16 bits, as FAISS subtracts.
-            values = (values - min & 0xFFFF) >> shift
-        behind(hist, bins).copy_(torch.bincount(values[values < bins], minlength=bins))
+            values = values - min >> shift
+        behind(hist, bins).copy_(torch.bincount(values[(values >= 0) & (values < bins)], minlength=bins))
 
     return histogram
 

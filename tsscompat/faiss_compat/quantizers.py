@@ -24,6 +24,7 @@ class Quantizer(Stated):
 
     d = size_t(0, "dimension of the vectors")
     code_size = size_t(0, "bytes of a code")
+    is_trained = boolean(False, "for FAISS's users to set; only additive quantizers look at it")
 
     def train(self, x: Array) -> None:
         """Learn from vectors."""

@@ -283,7 +283,7 @@ def _scan(x, codes, ids, offsets, sizes, keys, limits, pairs, by_arrival, distan
             costs[end], names[end] = costs[0], names[0]
             sift(costs, names, end, cost, name)
         for i in range(k):
-            distances[q, i] = np.int32(min(costs[i] >> shift, WORST))
+            distances[q, i] = WORST if costs[i] >= _NOTHING else costs[i] >> shift
     return visited, scored, entered
 
 
