@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import torch
 from hypothesis import strategies as st
+from kernel_inputs_binary import BINARY
 from kernel_inputs_fastscan import INPUTS as FAST_SCAN
 from torch import Tensor
 
 from tsscompat.algorithms.additive import Codebooks
 from tsscompat.algorithms.hnsw import insertion_order
+from tsscompat.algorithms.lattice import atoms, counts_of
 from tsscompat.algorithms.rabitq import encode
-from tsscompat.kernels import coded, flat, graph, ivf_lists, nndescent, nsg, threads
+from tsscompat.kernels import coded, flat, graph, ivf_lists, lattice, nndescent, nsg, threads
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import FORMULAS, GOWER, INNER_PRODUCT, L2, NAN_EUCLIDEAN
@@ -375,6 +377,32 @@ def best_scales(draw):
     return sizes / sizes.norm(dim=1, keepdim=True), draw(st.integers(1, 8))
 
 
+def lattice_tables(draw):
+    return counts_of(draw(st.integers(1, 4)), draw(st.integers(1, 12)))
+
+
+def lattice_points(draw, tables) -> Tensor:
+    counts, before = tables
+    return lattice.decode_points.definition(torch.randint(0, max(1, int(counts[-1, -1])), (one_of(draw, 0, 1, 9),)), counts, before)
+
+
+def encode_points(draw):
+    tables = lattice_tables(draw)
+    points = lattice_points(draw, tables)
+    return points + (torch.rand(points.shape) < 0.02), *tables
+
+
+def decode_points(draw):
+    tables = lattice_tables(draw)
+    return torch.randint(0, max(1, int(tables[0][-1, -1])), (one_of(draw, 0, 1, 9),)), *tables
+
+
+def nearest_points(draw):
+    seed(draw)
+    d, square = one_of(draw, 1, 4, 9), one_of(draw, 4, 9, 16)
+    return torch.randn(one_of(draw, 0, 1, 9), d), torch.tensor(atoms(square, square, d), dtype=torch.float32)
+
+
 def centers(draw) -> tuple[Tensor, Tensor, int]:
     """Few queries, the centers of the lists, and how many are probed."""
     seed(draw)
@@ -550,7 +578,7 @@ def icm(draw):
     return codes, torch.randn(n, m, size), 2 * table @ table.t(), one_of(draw, 0, 1, 3)
 
 
-INPUTS = FAST_SCAN | {
+INPUTS = BINARY | FAST_SCAN | {
     "beam.beam_codes": beam_codes,
     "icm.icm": icm,
     "adsampling.improve": improve,
@@ -594,6 +622,9 @@ INPUTS = FAST_SCAN | {
     "ivf_terms.list_scores": list_scores,
     "ivf_terms.product_terms": product_terms,
     "ivf_terms.query_tables": query_tables,
+    "lattice.decode_points": decode_points,
+    "lattice.encode_points": encode_points,
+    "lattice.nearest_points": nearest_points,
     "metrics.pairwise": pairwise,
     "permute.swaps": swaps,
     "pq.nearest_parts": nearest_parts,

@@ -75,6 +75,8 @@ COMPARERS = {
     "coded.knn_decoded": same_neighbours,
     "flat.knn": same_neighbours,
     "graph.search": same_neighbours,  # only the twin counts the distances of the way down
+    "hamming.scan": same_scan,
+    "hamming.search_lists": same_scan,
     "ivf.nearest_lists": same_neighbours,
     "sums.least_sums": same_sums,
 } | {

@@ -184,6 +184,16 @@ class IndexBinary(BinaryPointerMethods, Stated):
             behind(target, *answer.shape).copy_(answer)
         return None
 
+    def search_preassigned(self, x: Array, k: int, Iq: Array, Dq: Array | None) -> tuple[Array, Array]:
+        """A search of given lists, for indexes that have some."""
+        self._refuse("search_preassigned")
+
+    def range_search_preassigned(
+        self, x: Array, thresh: int, Iq: Array, Dq: Array | None, *, params: SearchParameters | None = None
+    ) -> tuple[Array, Array, Array]:
+        """A range search of given lists, for indexes that have some."""
+        self._refuse("range_search_preassigned")
+
     def reconstruct(self, key: int) -> Array:
         """The code with an id."""
         return self._reconstruct(torch.tensor([int(key)], dtype=torch.int64, device=self.device))[0].cpu().numpy()
