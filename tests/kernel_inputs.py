@@ -358,7 +358,13 @@ def _rabitq(draw):
     codes = encode(torch.randn(lists.ids.shape[0], D), torch.randn(D), metric, nb_bits)
     lists = Ragged(codes, lists.ids, lists.offsets, lists.sizes)
     x, keys = probes(draw)
-    return x, Coder(around, nb_bits, metric, qb, draw(st.booleans()), draw(st.booleans())), lists, keys, limited(draw, lists, keys)
+    return (
+        x,
+        Coder(around, nb_bits, metric, qb, draw(st.booleans()), draw(st.booleans())),
+        lists,
+        keys,
+        limited(draw, lists, keys),
+    )
 
 
 def scan_rabitq(draw):
@@ -383,7 +389,9 @@ def lattice_tables(draw):
 
 def lattice_points(draw, tables) -> Tensor:
     counts, before = tables
-    return lattice.decode_points.definition(torch.randint(0, max(1, int(counts[-1, -1])), (one_of(draw, 0, 1, 9),)), counts, before)
+    return lattice.decode_points.definition(
+        torch.randint(0, max(1, int(counts[-1, -1])), (one_of(draw, 0, 1, 9),)), counts, before
+    )
 
 
 def encode_points(draw):
@@ -578,61 +586,65 @@ def icm(draw):
     return codes, torch.randn(n, m, size), 2 * table @ table.t(), one_of(draw, 0, 1, 3)
 
 
-INPUTS = BINARY | FAST_SCAN | {
-    "beam.beam_codes": beam_codes,
-    "icm.icm": icm,
-    "adsampling.improve": improve,
-    "annealing.anneal": anneal,
-    "annealing.anneal_order": anneal_order,
-    "annealing.order_gains": order_gains,
-    "bits.pack": pack,
-    "bits.unpack": unpack,
-    "coded.affine_rows": affine_rows,
-    "coded.knn_decoded": knn_decoded,
-    "coded.product_rows": product_rows,
-    "flat.knn": knn,
-    "flat.named_distances": named_distances,
-    "flat.nearest": nearest,
-    "graph.build": build,
-    "graph.search": walk,
-    "nndescent.draws": descent_draws,
-    "nndescent.join": descent_join,
-    "nndescent.sampled": descent_sampled,
-    "nsg.link": spread_link,
-    "nsg.link_back": spread_link_back,
-    "nsg.reach": spread_reach,
-    "hamming.hamming": hamming,
-    "hashes.byte_hashes": byte_hashes,
-    "intervals.cuts": cuts,
-    "ivf.nearest_lists": nearest_lists,
-    "ivf.scan_affine": scan_affine,
-    "ivf.scan_flat": scan_flat,
-    "ivf.scan_polysemous": scan_polysemous,
-    "ivf.scan_tables": scan_tables,
-    "ivf.within_affine": within_affine,
-    "ivf.within_flat": within_flat,
-    "ivf.within_tables": within_tables,
-    "ivf_few.few_affine": few_affine,
-    "ivf_few.few_flat": few_flat,
-    "ivf_few.few_product": few_product,
-    "ivf_lists.append": append,
-    "ivf_lists.packed": packed,
-    "ivf_lists.row_numbers": row_numbers,
-    "ivf_lists.unpack": unpacked,
-    "ivf_terms.list_scores": list_scores,
-    "ivf_terms.product_terms": product_terms,
-    "ivf_terms.query_tables": query_tables,
-    "lattice.decode_points": decode_points,
-    "lattice.encode_points": encode_points,
-    "lattice.nearest_points": nearest_points,
-    "metrics.pairwise": pairwise,
-    "permute.swaps": swaps,
-    "pq.nearest_parts": nearest_parts,
-    "pq.part_tables": part_tables,
-    "rabitq.best_scales": best_scales,
-    "rabitq.scan_rabitq": scan_rabitq,
-    "rabitq.within_rabitq": within_rabitq,
-    "segments.segment_sums": segment_sums,
-    "select.select": select,
-    "sums.least_sums": least_sums,
-}
+INPUTS = (
+    BINARY
+    | FAST_SCAN
+    | {
+        "beam.beam_codes": beam_codes,
+        "icm.icm": icm,
+        "adsampling.improve": improve,
+        "annealing.anneal": anneal,
+        "annealing.anneal_order": anneal_order,
+        "annealing.order_gains": order_gains,
+        "bits.pack": pack,
+        "bits.unpack": unpack,
+        "coded.affine_rows": affine_rows,
+        "coded.knn_decoded": knn_decoded,
+        "coded.product_rows": product_rows,
+        "flat.knn": knn,
+        "flat.named_distances": named_distances,
+        "flat.nearest": nearest,
+        "graph.build": build,
+        "graph.search": walk,
+        "nndescent.draws": descent_draws,
+        "nndescent.join": descent_join,
+        "nndescent.sampled": descent_sampled,
+        "nsg.link": spread_link,
+        "nsg.link_back": spread_link_back,
+        "nsg.reach": spread_reach,
+        "hamming.hamming": hamming,
+        "hashes.byte_hashes": byte_hashes,
+        "intervals.cuts": cuts,
+        "ivf.nearest_lists": nearest_lists,
+        "ivf.scan_affine": scan_affine,
+        "ivf.scan_flat": scan_flat,
+        "ivf.scan_polysemous": scan_polysemous,
+        "ivf.scan_tables": scan_tables,
+        "ivf.within_affine": within_affine,
+        "ivf.within_flat": within_flat,
+        "ivf.within_tables": within_tables,
+        "ivf_few.few_affine": few_affine,
+        "ivf_few.few_flat": few_flat,
+        "ivf_few.few_product": few_product,
+        "ivf_lists.append": append,
+        "ivf_lists.packed": packed,
+        "ivf_lists.row_numbers": row_numbers,
+        "ivf_lists.unpack": unpacked,
+        "ivf_terms.list_scores": list_scores,
+        "ivf_terms.product_terms": product_terms,
+        "ivf_terms.query_tables": query_tables,
+        "lattice.decode_points": decode_points,
+        "lattice.encode_points": encode_points,
+        "lattice.nearest_points": nearest_points,
+        "metrics.pairwise": pairwise,
+        "permute.swaps": swaps,
+        "pq.nearest_parts": nearest_parts,
+        "pq.part_tables": part_tables,
+        "rabitq.best_scales": best_scales,
+        "rabitq.scan_rabitq": scan_rabitq,
+        "rabitq.within_rabitq": within_rabitq,
+        "segments.segment_sums": segment_sums,
+        "select.select": select,
+        "sums.least_sums": least_sums,
+    }
+)

@@ -51,6 +51,7 @@ from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.kmeans import *
 from tsscompat.faiss_compat.local_search import *
+from tsscompat.faiss_compat.lattice import *
 from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
@@ -69,8 +70,10 @@ from tsscompat.faiss_compat.rabitq_graph import *
 from tsscompat.faiss_compat.randoms import *
 from tsscompat.faiss_compat.refine import *
 from tsscompat.faiss_compat.residual import *
+from tsscompat.faiss_compat.rowwise import *
 from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.sharding import *
+from tsscompat.faiss_compat.split import *
 from tsscompat.faiss_compat.stats import *
 from tsscompat.faiss_compat.super_clustering import *
 from tsscompat.faiss_compat.tables import *

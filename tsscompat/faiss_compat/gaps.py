@@ -20,11 +20,8 @@ GAPS: tuple[tuple[str, str], ...] = (
     (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
     (r"EDEN(CodeFactors|FlatCodesDistanceComputer)", "EDEN's internal structures; its indexes and codes are here"),
     (r".*Panorama", "Panorama is a layout of flat codes that comes in a later release; Flat gives the same results"),
-    (r"IndexLattice|\w+_lattice_r2_limit", "lattice codecs come in a later release"),
-    (r"IndexRowwiseMinMax\w*", "row-wise min-max scaling comes in a later release"),
     (r"\w*QINCo\w*|\w*NeuralNetCodec|(Int32)?Tensor2D|Linear|Embedding|FFN", "neural codecs come in a later release"),
     (r"ivf_residual_\w+", "sharding of residual codes comes in a later release"),
-    (r"IndexSplitVectors|IndexRandom", "rarer wrappers come in a later release"),
 )
 
 UNKNOWN = "FAISS has no such name, or it is internal to its C++"

@@ -229,6 +229,15 @@ def set_deserialization_vector_byte_limit(value: int) -> None:
     LIMITS.vector_bytes = int(value)
 
 
+def get_deserialization_lattice_r2_limit() -> int:
+    """The largest squared radius of a lattice that a file may ask for; 0: what a lattice can have."""
+    return LIMITS.lattice_r2
+
+
+def set_deserialization_lattice_r2_limit(value: int) -> None:
+    LIMITS.lattice_r2 = int(value)
+
+
 __all__ = [
     "Cloner",
     "clone_InvertedLists",
@@ -236,6 +245,7 @@ __all__ = [
     "clone_VectorTransform",
     "clone_index",
     "deserialize_index",
+    "get_deserialization_lattice_r2_limit",
     "get_deserialization_loop_limit",
     "get_deserialization_vector_byte_limit",
     "read_InvertedLists",
@@ -243,6 +253,7 @@ __all__ = [
     "read_VectorTransform",
     "read_index",
     "serialize_index",
+    "set_deserialization_lattice_r2_limit",
     "set_deserialization_loop_limit",
     "set_deserialization_vector_byte_limit",
     "write_InvertedLists",

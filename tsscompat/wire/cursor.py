@@ -101,6 +101,7 @@ class Limits:
 
     count: int = 0
     vector_bytes: int = 1 << 40
+    lattice_r2: int = 0
 
 
 LIMITS = Limits()
