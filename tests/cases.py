@@ -202,7 +202,6 @@ ROWS: list[Row] = [
     row("SQtq4", lacks=CODES, symmetric=False, two_stage=True),
     row("SQtq2-IP", "SQtq2", metric="METRIC_INNER_PRODUCT", lacks=CODES),
     row("EDEN2", lacks=CODES, symmetric=False),
-    row("ZnLattice2x12_5", lacks=f"{CODES} sel file"),
     row("LSHrt", lacks=f"{CODES} sel", symmetric=False, two_stage=True),
     row("RaBitQ", lacks=CODES, params=rabitq_params, symmetric=False),
     row(

@@ -14,7 +14,7 @@ from tsscompat.faiss_compat.flat import IndexFlat
 class StoredGraph(Index):
     """A graph over the vectors of `storage`."""
 
-    _caches = ("_decoded", "_rows")
+    _caches: tuple[str, ...] = ("_decoded", "_rows")
 
     own_fields = boolean(False)
     storage = child(None, "holds the vectors")
