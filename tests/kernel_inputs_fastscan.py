@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tsscompat.kernels import fastscan
 from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 
 
 def one_of(draw, *values):
@@ -94,4 +95,30 @@ def block_sums(draw):
     return torch.randint(0, 256, (one_of(draw, 0, 1, 3), parts, 16), dtype=torch.uint8), made, per_block
 
 
-INPUTS = {f"fastscan.{made.__name__}": made for made in (take_rows, put_rows, quantize, scan_blocks, within_blocks, block_sums)}
+def product(draw) -> tuple:
+    """Queries, centroids (M, dsub, 16), and lists of codes in blocks."""
+    tables, lists, per_block, keys = scan(draw)
+    dsub, m = one_of(draw, 1, 4), tables.parts - draw(st.integers(0, 1))
+    return torch.randn(keys.shape[0], m * dsub), torch.randn(m, dsub, 16), lists, per_block
+
+
+def few_rows(draw):
+    x, transposed, lists, per_block = product(draw)
+    run, n = 2 * per_block, lists.codes.shape[0] * per_block - 3
+    offsets = torch.arange(0, n, run)
+    whole = Ragged(lists.codes, lists.ids, offsets, (n - offsets).clamp(max=run))
+    return x, transposed, one_of(draw, L2, INNER_PRODUCT), whole, per_block, draw(st.integers(1, 40))
+
+
+def few_lists(draw):
+    x, transposed, lists, per_block = product(draw)
+    metric, residual, nlist = one_of(draw, L2, INNER_PRODUCT), draw(st.booleans()), lists.nlist
+    terms = torch.rand(nlist, transposed.shape[0], 16) if residual and metric == L2 else None
+    parts = (transposed, metric, residual, terms)
+    return x, torch.randn(nlist, x.shape[1]), one_of(draw, 1, 4), *parts, lists, per_block, draw(st.integers(1, 40))
+
+
+INPUTS = {
+    f"fastscan.{made.__name__}": made
+    for made in (take_rows, put_rows, quantize, scan_blocks, within_blocks, block_sums, few_rows, few_lists)
+}

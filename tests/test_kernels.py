@@ -77,12 +77,24 @@ COMPARERS = {
     "graph.search": same_neighbours,  # only the twin counts the distances of the way down
     "hamming.scan": same_scan,
     "hamming.search_lists": same_scan,
+    "fastscan.few_rows": same_neighbours,
     "ivf.nearest_lists": same_neighbours,
     "sums.least_sums": same_sums,
 } | {
     name: same_within if "within" in name else same_scan
     for name in INPUTS
-    if name.startswith(("ivf.scan", "ivf.within", "ivf_few", "rabitq.scan", "rabitq.within", "fastscan.scan", "fastscan.within"))
+    if name.startswith(
+        (
+            "ivf.scan",
+            "ivf.within",
+            "ivf_few",
+            "rabitq.scan",
+            "rabitq.within",
+            "fastscan.scan",
+            "fastscan.within",
+            "fastscan.few_lists",
+        )
+    )
 }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tsscompat.algorithms.ivf import Options
 from tsscompat.errors import FaissError, check
-from tsscompat.kernels.fastscan import Tables, scan_blocks, within_blocks
+from tsscompat.kernels.fastscan import Tables, few_lists, scan_blocks, within_blocks
 from tsscompat.kernels.ivf import Range, Top, scan_tables
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
@@ -64,15 +64,31 @@ def blocks_of(lists: Ragged) -> tuple[Ragged, int]:
 
 
 @dataclass(frozen=True)
+class ProductParts:
+    """What tables for product codes are made from (see kernels.fastscan.product_tables)."""
+
+    transposed: Tensor  # (M, dsub, 16)
+    metric: int
+    residual: bool = False
+    terms: Tensor | None = None  # (nlist, M, 16)
+
+
+@dataclass(frozen=True)
 class FastScan:
     """4-bit codes scored by tables of bytes: `quantized(x, keys, coarse)` makes these, `width` bytes a query."""
 
     quantized: Callable[[Tensor, Tensor, Tensor], Tables]
     largest: bool
     width: int
+    product: ProductParts | None = None  # of codes that are nothing but product codes
 
     def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
-        return None
+        if self.product is None:
+            return None
+        blocks, per_block = blocks_of(lists)
+        code = self.product
+        given = (code.transposed, code.metric, code.residual, code.terms)
+        return few_lists(x, centers, nprobe, *given, blocks, per_block, k)
 
     def _steps(self, n: int) -> list[slice]:
         step = max(1, _TABLE_BYTES // self.width)

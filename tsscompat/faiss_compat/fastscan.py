@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import rows
 from tsscompat.algorithms.blocks import blocks
-from tsscompat.algorithms.packed import FastScan, packed_lists
+from tsscompat.algorithms.packed import FastScan, blocks_of, packed_lists
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
 from tsscompat.faiss_compat.base import Index, check_keys
@@ -28,7 +28,7 @@ from tsscompat.faiss_compat.quantized import IndexPQ
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.vectors import AlignedTableUint8, Pointer
-from tsscompat.kernels.fastscan import Tables, quantize
+from tsscompat.kernels.fastscan import Tables, few_rows, quantize
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.ivf_terms import query_tables
 from tsscompat.kernels.select import padded
@@ -75,6 +75,10 @@ class IndexFastScan(Index):
     def _weighted(self) -> tuple[int, int]:
         """How many of the last parts count more than once, and how often; 0 times: none do."""
         return 0, 0
+
+    def _parts(self) -> Tensor | None:
+        """The centroids (M, dsub, 16) of codes that are nothing but product codes."""
+        return None
 
     def get_CodePacker(self) -> CodePacker:
         """What lays out the codes of a block."""
@@ -206,6 +210,10 @@ class IndexFastScan(Index):
         check(self.bbs == 32 or self.implem not in (12, 13), "implem {} takes blocks of 32, not {}", self.implem, self.bbs)
         if self.skip & _NO_SCAN or self.ntotal == 0:
             return padded(x.shape[0], k, largest, x.device)
+        parts = self._parts()
+        if parts is not None and allowed is None:
+            lists, per_block = blocks_of(self._as_lists())
+            return few_rows(x, parts, self.metric_type, lists, per_block, k)
         codec = FastScan(lambda x, keys, coarse: self._tables(x), largest, self.M2 * 16 * 5)
         return rows.top(codec, x, self._as_lists(), k, allowed, self._run)
 
@@ -273,12 +281,16 @@ class IndexPQFastScan(IndexFastScan):
     def _sa_decode(self, codes: Tensor) -> Tensor:
         return self.pq._decode(codes)
 
-    def _float_tables(self, x: Tensor) -> Tensor:
+    def _parts(self) -> Tensor:
         centroids = self.pq.centroids.tensor
         stamp = (centroids.data_ptr(), centroids._version)
         if self._transposed is None or self._transposed[0] != stamp:
             self._transposed = stamp, self.pq._table.transpose(1, 2).contiguous()
-        return query_tables(x, self._transposed[1], None, self.metric_type, 1.0)
+        parts: Tensor = self._transposed[1]
+        return parts
+
+    def _float_tables(self, x: Tensor) -> Tensor:
+        return query_tables(x, self._parts(), None, self.metric_type, 1.0)
 
 
 __all__ = ["IndexFastScan", "IndexPQFastScan"]

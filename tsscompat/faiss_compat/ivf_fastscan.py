@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import product, ragged
 from tsscompat.algorithms.ivf import ListCodec, Options, limits_of, rows_allowed
-from tsscompat.algorithms.packed import FastScan, Unpacked
+from tsscompat.algorithms.packed import FastScan, ProductParts, Unpacked
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
 from tsscompat.faiss_compat.base import Index
@@ -29,7 +29,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import ProductQuantizer, Quantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.vectors import AlignedTableFloat32, Pointer
-from tsscompat.kernels.fastscan import Tables, quantize
+from tsscompat.kernels.fastscan import Tables, product_tables, quantize
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.ivf_terms import query_tables
 
@@ -109,6 +109,10 @@ class IndexIVFFastScan(IndexIVF):
         """How many of the last parts count more than once, and how often; 0 times: none do."""
         return 0, 0
 
+    def _parts(self) -> ProductParts | None:
+        """What tables are made from, if the codes are nothing but product codes and the settings are plain."""
+        return None
+
     def lookup_table_is_3d(self) -> bool:
         """Whether each probed list has a table of its own."""
         return False
@@ -152,7 +156,7 @@ class IndexIVFFastScan(IndexIVF):
         check(self.bbs == 32 or implem < 12, "implem {} takes blocks of 32, not {}", self.implem, self.bbs)
         if implem not in (1, 2):
             tables = self._probes(params) if self.lookup_table_is_3d() else 1
-            return FastScan(self._tables, largest, 16 * 5 * self.M2 * tables)
+            return FastScan(self._tables, largest, 16 * 5 * self.M2 * tables, self._parts())
         check(self.orig_invlists is not None, "implem {} needs the lists that the index was made from", self.implem)
         return Unpacked(self._whole_tables if implem == 1 else self._tables, self.orig_invlists._ragged(), largest)
 
@@ -228,6 +232,7 @@ class IndexIVFFastScan(IndexIVF):
 class IndexIVFPQFastScan(IndexIVFFastScan):
     """Lists of product codes of 4 bits a part, of the vectors or (`by_residual`) of their residuals."""
 
+    _quick = True
     _caches = ("_transposed",)
     _transposed: Any
 
@@ -292,30 +297,37 @@ class IndexIVFPQFastScan(IndexIVFFastScan):
     def lookup_table_is_3d(self) -> bool:
         return bool(self.by_residual) and self.metric_type == METRIC_L2
 
-    def _query_tables(self, x: Tensor, metric: int) -> Tensor:
+    def _columns(self) -> Tensor:
+        """The centroids, (M, dsub, 16)."""
         centroids = self.pq.centroids.tensor
         stamp = (centroids.data_ptr(), centroids._version)
         if self._transposed is None or self._transposed[0] != stamp:
             self._transposed = stamp, self.pq._table.transpose(1, 2).contiguous()
-        return query_tables(x, self._transposed[1], None, metric, 1.0)
+        columns: Tensor = self._transposed[1]
+        return columns
+
+    def _terms(self) -> Tensor | None:
+        """The precomputed table, where it is in use."""
+        if not self.lookup_table_is_3d() or self.use_precomputed_table != 1:
+            return None
+        table: Tensor = self.precomputed_table.tensor.view(-1, self.M, 16)
+        return table
+
+    def _parts(self) -> ProductParts | None:
+        terms = self._terms()
+        if self.skip or (terms is None and self.lookup_table_is_3d()):
+            return None
+        return ProductParts(self._columns(), self.metric_type, self.by_residual, terms)
 
     def _float_tables(self, x: Tensor, keys: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor | None]:
-        if not self.by_residual:
-            return self._query_tables(x, self.metric_type), None
+        terms = self._terms()
+        if terms is not None or not self.lookup_table_is_3d():
+            return product_tables(x, keys, coarse, self._columns(), self.metric_type, self.by_residual, terms)
+        centers = self._coarse()._reconstruct(keys.clamp(min=0).reshape(-1)).view(*keys.shape, -1)
+        tables = query_tables((x[:, None] - centers).view(-1, self.d), self._columns(), None, METRIC_L2, 1.0)
         missing = keys < 0
-        if self.metric_type == METRIC_INNER_PRODUCT:
-            return self._query_tables(x, METRIC_INNER_PRODUCT), coarse.masked_fill(missing, torch.nan)
-        known = keys.clamp(min=0)
-        if self.use_precomputed_table == 1:
-            products = self._query_tables(x, METRIC_INNER_PRODUCT)
-            table = self.precomputed_table.tensor.view(-1, self.M, 16)
-            tables = torch.add(table[known], products[:, None], alpha=-2.0)
-            biases = coarse
-        else:
-            residuals = (x[:, None] - self._coarse()._reconstruct(known.reshape(-1)).view(*keys.shape, -1)).view(-1, self.d)
-            tables = self._query_tables(residuals, METRIC_L2).view(*keys.shape, self.M, 16)
-            biases = torch.zeros_like(coarse)
-        return tables.masked_fill(missing[:, :, None, None], torch.nan), biases.masked_fill(missing, torch.nan)
+        biases = torch.zeros_like(coarse).masked_fill(missing, torch.nan)
+        return tables.view(*keys.shape, self.M, 16).masked_fill(missing[:, :, None, None], torch.nan), biases
 
 
 __all__ = ["IndexIVFFastScan", "IndexIVFPQFastScan"]

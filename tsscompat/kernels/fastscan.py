@@ -8,13 +8,17 @@ its low half and code j + 8 i + 16 in its high half. What a block has behind its
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
-from tsscompat.kernels.ivf import Range, Top, scan_tables, within_tables
+from tsscompat.kernels.ivf import Range, Top, nearest_lists, scan_tables, within_tables
+from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.ivf_terms import query_tables
+from tsscompat.kernels.metrics import INNER_PRODUCT
 
 GROUP = 32
 # Sums are held in 16 bits.
@@ -187,6 +191,50 @@ def within_blocks(
     lims, sums, labels, counts = within_tables(tables.whole(), base, None, 4, plain, keys, 0.0, largest, *rest)
     query = torch.repeat_interleave(lims.diff())
     return lims, tables.values(sums + bound[query], query), labels, counts
+
+
+@accelerated
+def few_rows(x: Tensor, transposed: Tensor, metric: int, lists: Ragged, per_block: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k best rows for each query, tables and scan in one call: product codes with the centroids `transposed` (M, dsub, 16)."""
+    tables = quantize(query_tables(x, transposed, None, metric, 1.0), None)
+    keys = torch.arange(lists.nlist, device=x.device).expand(x.shape[0], -1).contiguous()
+    distances, places, _ = scan_blocks(tables, lists, per_block, keys, k, metric == INNER_PRODUCT, pairs=True)
+    rows = lists.offsets[(places >> 32).clamp(min=0)] + (places & 0xFFFFFFFF)
+    return distances, torch.where(places >= 0, rows, -1)
+
+
+def product_tables(
+    x: Tensor, keys: Tensor, coarse: Tensor, transposed: Tensor, metric: int, residual: bool, terms: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Tables and biases for product codes of vectors, or of residuals: then with the inner product, or with `terms` (nlist, M, 16),
+    which are |r|^2 + 2 <center, r> for each list and centroid r. NaN for lists of -1."""
+    if terms is None:
+        tables = query_tables(x, transposed, None, metric, 1.0)
+        return tables, coarse.masked_fill(keys < 0, torch.nan) if residual else None
+    products = query_tables(x, transposed, None, INNER_PRODUCT, -2.0)
+    deep = terms[keys.clamp(min=0)] + products[:, None]
+    return deep.masked_fill((keys < 0)[:, :, None, None], torch.nan), coarse.masked_fill(keys < 0, torch.nan)
+
+
+@accelerated
+def few_lists(
+    x: Tensor,
+    centers: Tensor,
+    nprobe: int,
+    transposed: Tensor,
+    metric: int,
+    residual: bool,
+    terms: Tensor | None,
+    lists: Ragged,
+    per_block: int,
+    k: int,
+) -> Few:
+    """The k best codes in the nprobe nearest lists; coarse search, tables and scan in one call (see product_tables, kernels/ivf_few.py)."""
+    started = perf_counter()
+    coarse, keys = nearest_lists(x, centers, nprobe, metric)
+    spent = perf_counter() - started
+    tables = quantize(*product_tables(x, keys, coarse, transposed, metric, residual, terms))
+    return *scan_blocks(tables, lists, per_block, keys, k, metric == INNER_PRODUCT), spent
 
 
 @accelerated

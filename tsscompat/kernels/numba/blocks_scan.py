@@ -34,7 +34,13 @@ def _among_group(found, row, stop):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _keep(found, sums, row, costs, labels, ids, allowed, first, start, pairs, ip):  # type: ignore[no-untyped-def]
+def _label(row, ids, first, start, named):  # type: ignore[no-untyped-def]
+    """What a row is called: its id, with 1 its list and position, with 2 its number."""
+    return ids[row] if named == 0 else first | (row - start) if named == 1 else row
+
+
+@inline
+def _keep(found, sums, row, costs, labels, ids, allowed, first, start, named, ip):  # type: ignore[no-untyped-def]
     """Enter the rows of a group whose bits are set into a heap; says how many got in."""
     entered = 0
     while found:
@@ -42,7 +48,7 @@ def _keep(found, sums, row, costs, labels, ids, allowed, first, start, pairs, ip
         found &= found - np.uint64(1)
         cost, r = F(sums[place]), row + place
         if cost < costs[0] and (allowed.shape[0] == 0 or allowed[r]):
-            label = first | (r - start) if pairs else ids[r]
+            label = _label(r, ids, first, start, named)
             sift(costs, labels, costs.shape[0], cost, ~label if ip else label)
             entered += 1
     return entered
@@ -91,7 +97,7 @@ def by_query(  # type: ignore[no-untyped-def]
     bars,
     allowed,
     limits,
-    pairs,
+    named,
     costs,
     labels,
     hits,
@@ -101,7 +107,7 @@ def by_query(  # type: ignore[no-untyped-def]
     """Queries first : last one after another; a heap for each, or with k = 0 all sums that are not over the queries' bars."""
     k, masked, nprobe, parts = costs.shape[1], allowed.shape[0] > 0, keys.shape[1], luts.shape[2]
     per_pair = luts.shape[0] != keys.shape[0]
-    layer = parts * 16
+    layer, stride = parts * 16, blocks.shape[1]
     size = layer * luts.shape[1]
     seats = np.zeros(1, SEAT)
     place, tables, origin = address(seats), address(luts), address(blocks)
@@ -125,30 +131,36 @@ def by_query(  # type: ignore[no-untyped-def]
             visited += stop > start
             seats[0].tables = tables + size * (q * nprobe + p if per_pair else q)
             seats[0].bias = np.uint16(biases[q, p]) if biases.shape[0] else np.uint16(0)
-            for row in range(start, stop, GROUP):
-                n = min(GROUP, stop - row)
+            row = start
+            while row < stop:
+                n, groups = min(GROUP, stop - row), 1
                 if masked:
                     n = among(allowed, row, row + n)
+                    scored += n
                     if n == 0:
+                        row += GROUP
                         continue
-                scored += n
-                at = origin + row // per_block * blocks.shape[1] + row % per_block
-                if not one_sums(at, per_block, parts, layer, tail, weight, flip, place) or none:
-                    continue
-                found = _among_group(np.uint64(seats[0].found), row, stop)
+                else:
+                    groups = (stop - row + GROUP - 1) // GROUP
+                block, inside = origin + row // per_block * stride, row % per_block
+                row += GROUP * (one_sums(block, inside, per_block, stride, groups, parts, layer, tail, weight, flip, place) - 1)
+                found = np.uint64(0) if none else _among_group(np.uint64(seats[0].found), row, stop)
                 if k:
-                    entered += _keep(found, seats[0].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, pairs, ip)
+                    entered += _keep(found, seats[0].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, named, ip)
                     seats[0].bar = _bar(costs[q, 0])
-                    continue
-                values, names = roomy(values, entered, GROUP), roomy(names, entered, GROUP)
-                while found:
-                    j = lowest(found)
-                    found &= found - np.uint64(1)
-                    if not masked or allowed[row + j]:
-                        total = seats[0].sums[j]
-                        values[entered] = starts[q] + unit * F(HIGHEST - total if ip else total)
-                        names[entered] = l << 32 | (row + j - start) if pairs else ids[row + j]
-                        entered += 1
+                else:
+                    values, names = roomy(values, entered, GROUP), roomy(names, entered, GROUP)
+                    while found:
+                        j = lowest(found)
+                        found &= found - np.uint64(1)
+                        if not masked or allowed[row + j]:
+                            total = seats[0].sums[j]
+                            values[entered] = starts[q] + unit * F(HIGHEST - total if ip else total)
+                            names[entered] = _label(row + j, ids, l << 32, start, named)
+                            entered += 1
+                row += GROUP
+            if not masked:
+                scored += stop - start
         _finish(costs[q], labels[q], ip, scales[q], starts[q])
         hits[q] = entered - before
     return visited, scored, entered, values, names
@@ -192,7 +204,7 @@ def by_list(  # type: ignore[no-untyped-def]
     keys,
     ip,
     allowed,
-    pairs,
+    named,
     costs,
     labels,
     first,
@@ -201,7 +213,7 @@ def by_list(  # type: ignore[no-untyped-def]
     """Heaps of queries first : last, list after list; queries that probe the same list look at its codes together."""
     masked, nprobe, parts = allowed.shape[0] > 0, keys.shape[1], luts.shape[2]
     per_pair = luts.shape[0] != keys.shape[0]
-    layer = parts * 16
+    layer, stride = parts * 16, blocks.shape[1]
     size = layer * luts.shape[1]
     seats = np.zeros(TOGETHER, SEAT)
     place, tables, origin = address(seats), address(luts), address(blocks)
@@ -224,26 +236,32 @@ def by_list(  # type: ignore[no-untyped-def]
                 seats[s].tables = tables + size * (pair if per_pair else q)
                 seats[s].bias = np.uint16(biases[q, pair % nprobe]) if biases.shape[0] else np.uint16(0)
                 seats[s].bar = _bar(costs[q, 0])
-            for row in range(start, stop, GROUP):
-                n = min(GROUP, stop - row)
+            row = start
+            while row < stop:
+                n, groups = min(GROUP, stop - row), 1
                 if masked:
                     n = among(allowed, row, row + n)
+                    scored += n * m
                     if n == 0:
+                        row += GROUP
                         continue
-                scored += n * m
-                at = origin + row // per_block * blocks.shape[1] + row % per_block
-                if m == 1:
-                    some = one_sums(at, per_block, parts, layer, tail, weight, flip, place)
                 else:
-                    some = many_sums(at, per_block, parts, layer, tail, weight, flip, place)
-                if not some:
-                    continue
+                    groups = (stop - row + GROUP - 1) // GROUP
+                block, inside = origin + row // per_block * stride, row % per_block
+                if m == 1:
+                    passed = one_sums(block, inside, per_block, stride, groups, parts, layer, tail, weight, flip, place)
+                else:
+                    passed = many_sums(block, inside, per_block, stride, groups, parts, layer, tail, weight, flip, place)
+                row += GROUP * (passed - 1)
                 for s in range(m):
                     found = _among_group(np.uint64(seats[s].found), row, stop)
                     if found:
                         q = asked[i + s] // nprobe
-                        entered += _keep(found, seats[s].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, pairs, ip)
+                        entered += _keep(found, seats[s].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, named, ip)
                         seats[s].bar = _bar(costs[q, 0])
+                row += GROUP
+            if not masked:
+                scored += m * (stop - start)
     for q in range(first, last):
         _finish(costs[q], labels[q], ip, scales[q], starts[q])
     return visited, scored, entered
@@ -259,8 +277,8 @@ def sums_of(luts, blocks, per_block, out, first, last):  # type: ignore[no-untyp
         for group in range(0, per_block, GROUP):
             for q in range(luts.shape[0]):
                 seats[0].tables = tables + q * parts * 16
-                at = origin + block * blocks.shape[1] + group
-                one_sums(at, per_block, parts, parts * 16, 0, np.uint16(0), np.uint16(0), place)
+                at = origin + block * blocks.shape[1]
+                one_sums(at, group, per_block, 0, 1, parts, parts * 16, 0, np.uint16(0), np.uint16(0), place)
                 row = out[q, block * per_block + group :]
                 for j in range(GROUP):
                     row[j] = seats[0].sums[j]

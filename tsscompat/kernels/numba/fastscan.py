@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -10,13 +11,17 @@ from torch import Tensor
 
 from tsscompat.kernels.fastscan import Tables, bounds
 from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.numba.blocks_scan import by_list, by_query, sums_of
-from tsscompat.kernels.numba.ivf import F32, GRAIN, I64, NO_LIMITS, NO_MASK, counts_of, top, within, work
+from tsscompat.kernels.numba.ivf import F32, GRAIN, I64, NO_FLOATS, NO_LIMITS, NO_MASK, average_work, counts_of, top, within, work
+from tsscompat.kernels.numba.ivf_flat import nearest
+from tsscompat.kernels.numba.ivf_terms import fill_tables
 from tsscompat.kernels.numba.jit import in_order, jit
-from tsscompat.kernels.numba.nibbles import LANES
+from tsscompat.kernels.numba.nibbles import LANES, TOGETHER
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 F, NO_BIASES, NO_BOUNDS = np.float32, np.zeros((0, 0), np.int32), np.zeros(0, np.float32)
+NO_TERMS = np.zeros((0, 0, 16), np.float32)
 # What looking up one part of one code costs, in nanoseconds (Xeon at 2.5 GHz, AVX-512).
 _NS_OF_PART = 0.03
 # From this many queries per list on, queries that probe the same list look at its codes together.
@@ -127,6 +132,8 @@ def fill_luts(tables, biases, deep, counts, plain, luts, added, scales, starts, 
         scale, start, lowest = _measure(tables[q], biases[q], deep, counts, least)
         scales[q], starts[q] = scale, start
         for p in range(probes):
+            if luts.shape[1] == 2 or luts.shape[2] > m:
+                luts[q * probes + p] = 0
             for i in range(m):
                 out = luts[q * probes + p, 1 if i >= plain else 0, i]
                 if least[p, i] == np.inf:
@@ -148,7 +155,7 @@ def quantize(tables: Tensor, biases: Tensor | None, norms: int = 0, weight: int 
     counts = np.ones(m, F)
     counts[m - norms :] = weight or 1
     given = np.zeros((nq, 0), F) if biases is None else biases.numpy()
-    luts, added = np.zeros((nq * probes, 2 if weight else 1, m + m % 2, 16), np.uint8), np.zeros(given.shape, np.int32)
+    luts, added = np.empty((nq * probes, 2 if weight else 1, m + m % 2, 16), np.uint8), np.empty(given.shape, np.int32)
     scales, starts = np.empty(nq, F), np.empty(nq, F)
     rest = (given, deep, counts, m - norms if weight else m, luts, added, scales, starts)
     whole = tables.numpy().reshape(nq, probes, m, 16)
@@ -194,10 +201,10 @@ def scan_blocks(
     threads = max_threads() if nq * per_query > 2 * GRAIN else 1
     if limits is not None or nq == 1 or nq * nprobe < _SHARED * lists.nlist * threads:
         few = NO_LIMITS if limits is None else limits.numpy()
-        return top(by_query, head, probed, (largest, NO_BOUNDS, mask, few, pairs), k, per_query)
+        return top(by_query, head, probed, (largest, NO_BOUNDS, mask, few, int(pairs)), k, per_query)
     costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
     done: list[Any] = []
-    given = (*head, probed, largest, mask, pairs, costs, labels)
+    given = (*head, probed, largest, mask, int(pairs), costs, labels)
 
     def block(a: int, b: int) -> None:
         arguments = (*given, a, b)
@@ -225,7 +232,121 @@ def within_blocks(
     bars = (65534 - bound if largest else bound - 1).clip(-1, 65535)
     mask, few = NO_MASK if allowed is None else allowed.numpy(), NO_LIMITS if limits is None else limits.numpy()
     per_query = work(keys.numpy(), head[8:], tables.parts * _NS_OF_PART)
-    return within(by_query, head, keys.numpy(), (largest, bars, mask, few, pairs), per_query)
+    return within(by_query, head, keys.numpy(), (largest, bars, mask, few, int(pairs)), per_query)
+
+
+# -- product codes in one go ----------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _deepen(products, terms, keys, coarse, tables, biases, first, last):  # type: ignore[no-untyped-def]
+    """Tables of each probed list from its terms and the query's products; NaN for lists of -1."""
+    for q in range(first, last):
+        for p in range(keys.shape[1]):
+            l = keys[q, p]
+            biases[q, p] = coarse[q, p] if l >= 0 else np.float32(np.nan)
+            for m in range(tables.shape[2]):
+                for c in range(16):
+                    tables[q, p, m, c] = terms[l, m, c] + products[q, m, c] if l >= 0 else np.float32(np.nan)
+
+
+def _arena(lists: Ragged, per_block: int) -> tuple[Any, ...]:
+    return lists.codes.numpy(), per_block, lists.ids.numpy(), lists.offsets.numpy(), lists.sizes.numpy()
+
+
+class _Few:
+    """The tables of a few queries for product codes, and the scan that uses them."""
+
+    def __init__(self, x: Any, transposed: Any, ip: bool, arena: tuple[Any, ...], deep: int) -> None:
+        nq, m = x.shape[0], transposed.shape[0]
+        self.x, self.transposed, self.ip, self.deep, self.arena = x, transposed, ip, deep > 0, arena
+        self.products = np.empty((nq, 1, m, 16), F)
+        self.tables = np.empty((nq, deep, m, 16), F) if deep else self.products
+        self.luts, self.counts = np.empty((nq * max(1, deep), 1, m + m % 2, 16), np.uint8), np.ones(m, F)
+        self.scales, self.starts = np.empty(nq, F), np.empty(nq, F)
+
+    def fill(self, keys: Any, coarse: Any, biases: Any, terms: Any) -> None:
+        """Products or distances, and from them the tables of floats."""
+        nq, flat = self.x.shape[0], self.products[:, 0]
+        fill_tables(self.x, self.transposed, NO_FLOATS, self.ip or self.deep, F(-2 if self.deep else 1), flat, 0, nq)
+        if self.deep:
+            _deepen(flat, terms, keys, coarse, self.tables, biases, 0, nq)
+
+    def scan(self, keys: Any, biases: Any, named: int, costs: Any, labels: Any, together: bool) -> Any:
+        """Quantise the tables and scan."""
+        nq, m = self.products.shape[0], self.products.shape[2]
+        added = np.empty(biases.shape, np.int32)
+        fill_luts(self.tables, biases, self.deep, self.counts, m, self.luts, added, self.scales, self.starts, 0, nq)
+        head = (self.luts, added if added.shape[1] else NO_BIASES, np.uint16(0), 0, self.scales, self.starts, *self.arena)
+        if together:
+            shared = (*head, keys, self.ip, NO_MASK, named, costs, labels, 0, nq)
+            return by_list(*shared)
+        alone = (*head, keys, self.ip, NO_BOUNDS, NO_MASK, NO_LIMITS, named, costs, labels, np.empty(nq, I64), 0, nq)
+        return by_query(*alone)
+
+
+def few_rows(x: Tensor, transposed: Tensor, metric: int, lists: Ragged, per_block: int, k: int) -> Any:
+    if not LANES:
+        return NotImplemented
+    queries, parts, arena, ip = x.numpy(), transposed.numpy(), _arena(lists, per_block), metric == INNER_PRODUCT
+    nq = queries.shape[0]
+    costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
+
+    def block(first: int, last: int) -> None:
+        # Some at a time, as each query asks for every list.
+        for a in range(first, last, 256):
+            b = min(a + 256, last)
+            keys, none = np.empty((b - a, lists.nlist), I64), np.empty((b - a, 0), F)
+            keys[:] = np.arange(lists.nlist)
+            few = _Few(queries[a:b], parts, ip, arena, 0)
+            few.fill(keys, none, none, NO_TERMS)
+            few.scan(keys, none, 2, costs[a:b], labels[a:b], b - a > 1)
+
+    per_query = float(arena[4].sum()) * transposed.shape[0] * _NS_OF_PART + 1000.0
+    if nq == 1 or nq * per_query < 2 * GRAIN:
+        block(0, nq)
+    else:
+        run_blocks(block, nq, max(TOGETHER, int(GRAIN / per_query)))
+    return torch.from_numpy(costs), torch.from_numpy(labels)
+
+
+def few_lists(
+    x: Tensor,
+    centers: Tensor,
+    nprobe: int,
+    transposed: Tensor,
+    metric: int,
+    residual: bool,
+    terms: Tensor | None,
+    lists: Ragged,
+    per_block: int,
+    k: int,
+) -> Any:
+    if not LANES:
+        return NotImplemented
+    queries, parts, table, arena = x.numpy(), transposed.numpy(), centers.numpy(), _arena(lists, per_block)
+    nq, ip, deep = queries.shape[0], metric == INNER_PRODUCT, 0 if terms is None else nprobe
+    given = NO_TERMS if terms is None else terms.numpy()
+    costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
+    done: list[Any] = []
+    seconds: list[float] = []
+
+    def block(a: int, b: int) -> None:
+        coarse, keys = np.empty((b - a, nprobe), F32), np.empty((b - a, nprobe), I64)
+        started = perf_counter()
+        nearest(queries[a:b], table, ip, coarse, keys, 0, b - a)
+        seconds.append(perf_counter() - started)
+        few = _Few(queries[a:b], parts, ip, arena, deep)
+        biases = coarse if residual and not deep else np.empty((b - a, deep), F)
+        few.fill(keys, coarse, biases, given)
+        done.append(few.scan(keys, biases, 0, costs[a:b], labels[a:b], False))
+
+    per_query = table.size * 0.12 + average_work(nprobe, arena[2:], parts.shape[0] * _NS_OF_PART)
+    if nq == 1 or nq * per_query < 2 * GRAIN:
+        block(0, nq)
+    else:
+        run_blocks(block, nq, max(1, int(GRAIN / per_query)))
+    return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done), sum(seconds)
 
 
 def block_sums(luts: Tensor, blocks: Tensor, per_block: int) -> Any:

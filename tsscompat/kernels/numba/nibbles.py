@@ -70,8 +70,12 @@ class _Sums:
     def __init__(self, builder: Any, queries: int) -> None:
         self.builder, self.queries = builder, range(queries)
         self.bytes, self.words = ir.VectorType(_BYTE, 16 * LANES), ir.VectorType(_HALF, 8 * LANES)
-        empty = ir.Constant(self.words, None)
-        self.totals = [[cgutils.alloca_once_value(builder, empty) for _ in range(4)] for _ in self.queries]
+        self.totals = [[cgutils.alloca_once(builder, self.words) for _ in range(4)] for _ in self.queries]
+
+    def clear(self) -> None:
+        """Begin anew."""
+        for total in (total for totals in self.totals for total in totals):
+            self.builder.store(ir.Constant(self.words, None), total)
 
     def shuffle(self, table: Any, places: Any) -> Any:
         kind = ir.FunctionType(self.bytes, [self.bytes, self.bytes])
@@ -133,45 +137,103 @@ class _Sums:
         return _folded(b, parts)
 
 
+class _Groups:
+    """Where the next group lies: a block holds `inside` bytes of groups, 32 each, and the next is `stride` bytes on."""
+
+    def __init__(self, builder: Any, first: Any, inside: Any, per_block: Any, stride: Any) -> None:
+        self.builder, self.per_block, self.stride = builder, per_block, stride
+        self.block = cgutils.alloca_once_value(builder, first)
+        self.inside = cgutils.alloca_once_value(builder, inside)
+
+    def place(self) -> Any:
+        return self.builder.add(self.builder.load(self.block), self.builder.load(self.inside))
+
+    def advance(self) -> None:
+        b = self.builder
+        inside = b.add(b.load(self.inside), ir.Constant(_WORD, GROUP))
+        over = b.icmp_signed("==", inside, self.per_block)
+        b.store(b.select(over, ir.Constant(_WORD, 0), inside), self.inside)
+        block = b.load(self.block)
+        b.store(b.select(over, b.add(block, self.stride), block), self.block)
+
+
 def _group_sums(queries: int) -> Any:
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        codes, stride, parts, layer, begin, scale, flip, seats = args
+        block, inside, per_block, stride, groups, parts, layer, begin, scale, flip, seats = args
         places = [builder.add(seats, ir.Constant(_WORD, q * SEAT.itemsize)) for q in range(queries)]
         tables = [_at(builder, place, _TABLES, _WORD) for place in places]
-        made = _Sums(builder, queries)
+        fields = [[_at(builder, place, field, _HALF) for field in (_BIAS, _BAR)] for place in places]
+        wide = [[_spread(builder, field, GROUP) for field in pair] for pair in fields]
+        flips = _spread(builder, flip, GROUP)
+        made, at = _Sums(builder, queries), _Groups(builder, block, inside, per_block, stride)
+        passed = cgutils.alloca_once_value(builder, ir.Constant(_WORD, 0))
+        ask, look, end = (builder.append_basic_block(name) for name in ("ask", "look", "end"))
+        builder.branch(ask)
+        builder.position_at_end(ask)
+        builder.cbranch(builder.icmp_signed("<", builder.load(passed), groups), look, end)
+        builder.position_at_end(look)
+        made.clear()
+        codes = at.place()
         with builder.if_then(builder.icmp_signed("!=", scale, ir.Constant(_HALF, 0))):
-            made.run(codes, stride, [builder.add(table, layer) for table in tables], begin, parts)
+            made.run(codes, per_block, [builder.add(table, layer) for table in tables], begin, parts)
             made.times(scale)
-        made.run(codes, stride, tables, ir.Constant(_WORD, 0), parts)
+        made.run(codes, per_block, tables, ir.Constant(_WORD, 0), parts)
         any_found = ir.Constant(_INT, 0)
-        for q, place in enumerate(places):
-            bias, bar = (_spread(builder, _at(builder, place, field, _HALF), 32) for field in (_BIAS, _BAR))
-            value = builder.xor(builder.add(made.sums(q), bias), _spread(builder, flip, 32))
+        for q, (place, (bias, bar)) in enumerate(zip(places, wide)):
+            value = builder.xor(builder.add(made.sums(q), bias), flips)
             found = builder.bitcast(builder.icmp_unsigned("<=", value, bar), _INT)
             _put(builder, value, place, _SUMS)
             _put(builder, found, place, _FOUND)
             any_found = builder.or_(any_found, found)
-        return any_found
+        at.advance()
+        builder.store(builder.add(builder.load(passed), ir.Constant(_WORD, 1)), passed)
+        builder.cbranch(builder.icmp_signed("==", any_found, ir.Constant(_INT, 0)), ask, end)
+        builder.position_at_end(end)
+        return builder.load(passed)
 
     word, half = types.int64, types.uint16
-    return types.uint32(word, word, word, word, word, half, half, word), codegen
+    return word(*[word] * 8, half, half, word), codegen
 
 
 @intrinsic
 def one_sums(
-    typingctx: Any, codes: Any, stride: Any, parts: Any, layer: Any, begin: Any, scale: Any, flip: Any, seats: Any
+    typingctx: Any,
+    block: Any,
+    inside: Any,
+    per_block: Any,
+    stride: Any,
+    groups: Any,
+    parts: Any,
+    layer: Any,
+    begin: Any,
+    scale: Any,
+    flip: Any,
+    seats: Any,
 ) -> Any:
-    """Write a query's sums for a group to its seat, and which of them are not over its bar (a bit each); says whether any is.
+    """Go through groups up to one of whose sums some are not over the query's bar; says how many it went through, that one included.
 
-    `codes` is the group's address, `stride` what is between its pairs of parts. With a scale other than 0, parts from `begin` on have a
-    second table, `layer` bytes after the first, which counts so many times. Sums are flipped (0 or 65535) so that low ones are good.
+    The first is `inside` bytes from a block's address, a block having per_block bytes of groups for each two parts and the next being
+    `stride` bytes on. The sums of the last group are written to the query's seat, with a bit for each that is not over the bar. With a
+    scale other than 0, parts from `begin` on have a second table, `layer` bytes after the first, which counts so many times. Sums are
+    flipped (0 or 65535) so that low ones are good.
     """
     return _group_sums(1)
 
 
 @intrinsic
 def many_sums(
-    typingctx: Any, codes: Any, stride: Any, parts: Any, layer: Any, begin: Any, scale: Any, flip: Any, seats: Any
+    typingctx: Any,
+    block: Any,
+    inside: Any,
+    per_block: Any,
+    stride: Any,
+    groups: Any,
+    parts: Any,
+    layer: Any,
+    begin: Any,
+    scale: Any,
+    flip: Any,
+    seats: Any,
 ) -> Any:
     """The same for TOGETHER queries, in seats one after the other."""
     return _group_sums(TOGETHER)
