@@ -15,8 +15,10 @@ Top = tuple[Tensor, Tensor, tuple[int, int, int]]
 Range = tuple[Tensor, Tensor, Tensor, tuple[int, int, int]]
 
 WORST = 2**31 - 1
-# A distance and a place in one word, distance first: 2^23 bits, 2^40 places.
-PLACE_BITS = 40
+# A distance and a place in one word, distance first: less than 2^24 bits, 2^38 places; and what is more than all those.
+PLACE_BITS = 38
+MISSING = 1 << 62
+FAR = MISSING >> PLACE_BITS
 # Distances, or bits of rows, are held in blocks of about this many.
 _BLOCK = 1 << 24
 
@@ -46,7 +48,7 @@ def hamming(x: Tensor, y: Tensor, whole_bytes: bool = False) -> Tensor:
 
 def unpacked(words: Tensor) -> tuple[Tensor, Tensor]:
     """Distances and places of words, those beyond all real ones missing."""
-    missing = words >> PLACE_BITS >= 1 << 23
+    missing = words >= MISSING
     distances = torch.where(missing, WORST, words >> PLACE_BITS).int()
     return distances, torch.where(missing, -1, words & ((1 << PLACE_BITS) - 1))
 
@@ -55,13 +57,13 @@ def unpacked(words: Tensor) -> tuple[Tensor, Tensor]:
 def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k rows of y nearest to each row of x, ties in order of row; `allowed`: a bool for each row of y."""
     nq, nb = x.shape[0], y.shape[0]
-    best = torch.full((nq, k), 1 << 62, dtype=torch.int64, device=x.device)
+    best = torch.full((nq, k), MISSING, dtype=torch.int64, device=x.device)
     step = max(1, _BLOCK // max(1, nq))
     for start in range(0, nb, step):
         stop = min(start + step, nb)
         words = hamming(x, y[start:stop], whole_bytes).long() << PLACE_BITS | torch.arange(start, stop, device=x.device)
         if allowed is not None:
-            words = words.masked_fill(~allowed[start:stop], 1 << 62)
+            words = words.masked_fill(~allowed[start:stop], MISSING)
         best = torch.cat([best, words], 1).topk(k, dim=1, largest=False, sorted=True).values
     return unpacked(best)
 
@@ -106,7 +108,7 @@ def scan(
     values = _pair_distances(x, query, lists.codes[rows])
     counts = torch.bincount(query, minlength=x.shape[0])
     rank = torch.arange(rows.shape[0], device=x.device) - (counts.cumsum(0) - counts)[query]
-    table = torch.full((x.shape[0], k + int(counts.max() if counts.numel() else 0)), 1 << 62, dtype=torch.int64, device=x.device)
+    table = torch.full((x.shape[0], k + int(counts.max() if counts.numel() else 0)), MISSING, dtype=torch.int64, device=x.device)
     table[query, rank] = values.long() << PLACE_BITS | torch.arange(rows.shape[0], device=x.device)
     distances, at = unpacked(table.sort(dim=1).values[:, :k])
     found = _labels(lists, rows, list_nos, pairs) if rows.shape[0] else rows.new_full((1,), -1)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.kernels.hamming import PLACE_BITS, WORST
+from tsscompat.kernels.hamming import FAR, MISSING, PLACE_BITS, WORST
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.numba.addressed import address
 from tsscompat.kernels.numba.ivf_heap import roomy, sift
@@ -28,9 +28,7 @@ _NO_LIMITS = np.zeros((0, 0), np.int64)
 _I32, _I64 = np.dtype(np.int32), np.dtype(np.int64)
 # Rows that are compared at a time: the columns of a tile stay in the first cache.
 _ROWS = 512
-# Beyond all distances that a word can hold.
-_FAR = 1 << 23
-_NOTHING = np.int64(1) << 62
+_FAR, _NOTHING = FAR, np.int64(MISSING)
 # About how many nanoseconds a word takes, and how many are worth a thread of its own.
 _WORD_NS, _GRAIN = 0.5, 100_000
 
