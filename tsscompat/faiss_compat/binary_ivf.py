@@ -214,7 +214,13 @@ class IndexBinaryIVF(IndexBinary):
     def _probes(self, params: SearchParametersIVF | None) -> int:
         nprobe = min(self.nlist, self.nprobe if params is None else params.nprobe)
         check(nprobe > 0, "nprobe must be positive")
+        self._check_centers()
         return int(nprobe)
+
+    def _check_centers(self) -> None:
+        """Raise where the coarse quantizer may name lists that there are not."""
+        quantizer = self.quantizer
+        check(quantizer is None or quantizer.ntotal <= self.nlist, "more centroids than the {} lists", self.nlist)
 
     # -- training and adding ----------------------------------------------------------------------------------------------------------
 
@@ -236,6 +242,7 @@ class IndexBinaryIVF(IndexBinary):
 
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         self._lists()
+        self._check_centers()
         self._add_core(x, ids, self._nearest_list(x))
 
     def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:

@@ -38,6 +38,11 @@ class IOReader(Stated):
     def _read(self, n: int) -> bytes:
         raise FaissError(f"{type(self).__name__} does not read")
 
+    def __call__(self, ptr: Any, size: int, nitems: int) -> int:
+        """Read up to nitems of so many bytes each behind a pointer; gives how many whole ones came."""
+        target = bytes_of(swig_ptr(ptr).tensor)[: size * nitems]
+        return self._source().fill(target) // size if size else 0
+
 
 class IOWriter(Stated):
     """Where an index is written to."""
@@ -46,6 +51,11 @@ class IOWriter(Stated):
 
     def _write(self, data: memoryview) -> None:
         raise FaissError(f"{type(self).__name__} does not write")
+
+    def __call__(self, ptr: Any, size: int, nitems: int) -> int:
+        """Write nitems of so many bytes each from behind a pointer; gives how many."""
+        self._write(bytes_of(swig_ptr(ptr).tensor)[: size * nitems])
+        return nitems
 
 
 class VectorIOReader(IOReader):

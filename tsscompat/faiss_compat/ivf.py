@@ -159,7 +159,14 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     def _probes(self, params: SearchParametersIVF | None) -> int:
         nprobe = min(self.nlist, self.nprobe if params is None else params.nprobe)
         check(nprobe > 0, "nprobe must be positive")
+        self._check_centers()
         return int(nprobe)
+
+    def _check_centers(self) -> None:
+        """Raise where the coarse quantizer may name lists that there are not."""
+        quantizer = self.quantizer
+        if quantizer is not None and quantizer.ntotal > self.nlist:
+            raise FaissError(f"the coarse quantizer has {quantizer.ntotal} centroids, there are {self.nlist} lists")
 
     def _nearest_lists(self, x: Tensor, params: SearchParametersIVF | None) -> tuple[Tensor, Tensor]:
         """Distances and numbers of the lists to probe."""
@@ -199,6 +206,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
 
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         self._lists()
+        self._check_centers()
         self._add_core(x, ids, self._coarse()._assign(x, 1).reshape(-1))
 
     def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
@@ -287,7 +295,16 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
         check(not limited or mode in (0, 3), "max_codes supported only for parallel_mode = 0 or 3")
 
     @staticmethod
-    def _count(nq: int, counts: tuple[int, int, int]) -> None:
+    def _count(nq: int, counts: tuple[int, int, int] | Tensor) -> None:
+        if type(counts[1]) is not int:  # a GPU's, which nobody waits for here
+            cvar.indexIVF_stats.__dict__["nq"] += nq
+            given = (
+                counts
+                if isinstance(counts, Tensor)
+                else torch.stack([torch.as_tensor(c, device=counts[1].device) for c in counts])
+            )
+            cvar.indexIVF_stats._add_later(("nlist", "ndis", "nheap_updates"), given)
+            return
         # Straight into the object's state: four checked assignments would cost more than a small search.
         stats = cvar.indexIVF_stats.__dict__
         stats["nq"] += nq

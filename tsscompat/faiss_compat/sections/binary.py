@@ -45,8 +45,9 @@ def _finish_flat(obj: Any, reader: Reader) -> None:
 def _finish_ivf(obj: Any, reader: Reader) -> None:
     _inner(obj, obj.quantizer, reader)
     quantizer, lists = obj.quantizer, obj.invlists
-    # A search must not name lists that there are not; fewer centroids than lists FAISS writes too.
-    reader.check(quantizer.ntotal <= max(obj.nlist, 0), "{} centroids for {} lists", quantizer.ntotal, obj.nlist)
+    # FAISS writes shards of centroids with more of them than lists, or fewer, but then the lists are empty.
+    held = 0 if lists is None else lists.compute_ntotal()
+    reader.check(not held or quantizer.ntotal <= obj.nlist, "{} centroids for {} lists", quantizer.ntotal, obj.nlist)
     if lists is not None:
         reader.check(lists.nlist == obj.nlist, "{} lists in an index of {}", lists.nlist, obj.nlist)
         reader.check(

@@ -48,8 +48,13 @@ def finish_ivf(obj: Any, reader: Reader, code_size: int | None) -> None:
     check_header(obj, reader)
     reader.check(obj.quantizer is not None, "no coarse quantizer")
     reader.check(obj.quantizer.d == obj.d, "coarse quantizer of dimension {} in an index of {}", obj.quantizer.d, obj.d)
+    # FAISS writes shards of centroids with more of them than lists, or fewer, but then the lists are empty.
+    held = 0 if obj.invlists is None else obj.invlists.compute_ntotal()
     reader.check(
-        not obj.is_trained or obj.quantizer.ntotal >= obj.nlist, "{} centroids for {} lists", obj.quantizer.ntotal, obj.nlist
+        not obj.is_trained or not held or obj.quantizer.ntotal == obj.nlist,
+        "{} centroids for {} lists",
+        obj.quantizer.ntotal,
+        obj.nlist,
     )
     if code_size is not None:
         obj.code_size = code_size
