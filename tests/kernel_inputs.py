@@ -12,7 +12,7 @@ from tsscompat.algorithms.additive import Codebooks
 from tsscompat.algorithms.hnsw import insertion_order
 from tsscompat.algorithms.lattice import atoms, counts_of
 from tsscompat.algorithms.rabitq import encode
-from tsscompat.kernels import coded, flat, graph, ivf_lists, lattice, nndescent, nsg, threads
+from tsscompat.kernels import coded, flat, graph, ivf_lists, lattice, nndescent, nsg
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import FORMULAS, GOWER, INNER_PRODUCT, L2, NAN_EUCLIDEAN
@@ -68,6 +68,12 @@ def knn(draw):
     metric, ny = one_of(draw, *BOTH, *FORMULAS), one_of(draw, 0, 1, 33, 150)
     x, y = vectors(draw, one_of(draw, 0, 1, 3, 5, 40), ny, metric)
     return x, y, draw(st.integers(1, 40)), metric, 1.5, maybe(draw, torch.rand(ny) < 0.5), maybe(draw, y.square().sum(1))
+
+
+def within(draw):
+    metric, ny = one_of(draw, *BOTH), one_of(draw, 0, 1, 33, 150)
+    x, y = vectors(draw, one_of(draw, 0, 1, 3, 40), ny, metric)
+    return x, y, draw(st.floats(0.3, 3)) * x.shape[1], metric, 0.0, maybe(draw, torch.rand(ny) < 0.5)
 
 
 def nearest(draw):
@@ -437,6 +443,18 @@ def few_product(draw):
     return *given, torch.randn(1, D, 256), 8, not residual, -2.0, shift, terms, lists, 9, one_of(draw, *BOTH)
 
 
+def scan_product(draw):
+    nbits, m, dsub = one_of(draw, (8, 3, 4), (4, 7, 2), (5, 2, 3), (12, 2, 1))
+    seed(draw)
+    lists = ragged((nbits * m + 7) // 8)
+    keys = probes(draw)[1]
+    plain, d = draw(st.booleans()), m * dsub
+    extra = (None, None) if plain else (torch.randn(d), maybe(draw, torch.randn(lists.ids.shape[0])))
+    base = torch.zeros(keys.shape) if plain else torch.randn(keys.shape)
+    given = (torch.randn(keys.shape[0], d), torch.randn(m, dsub, 1 << nbits), nbits, plain, 1.0 if plain else -2.0, *extra, base)
+    return *given, lists, keys, results(draw), one_of(draw, *BOTH), *limited(draw, lists, keys)
+
+
 def row_numbers(draw):
     seed(draw)
     labels = torch.randint(0, 3, (one_of(draw, 0, 1, 4), 3)) << 32 | torch.randint(0, 50, (1, 3))
@@ -604,6 +622,7 @@ INPUTS = (
         "flat.knn": knn,
         "flat.named_distances": named_distances,
         "flat.nearest": nearest,
+        "flat.within": within,
         "graph.build": build,
         "graph.search": walk,
         "nndescent.draws": descent_draws,
@@ -630,6 +649,7 @@ INPUTS = (
         "ivf_lists.packed": packed,
         "ivf_lists.row_numbers": row_numbers,
         "ivf_lists.unpack": unpacked,
+        "ivf_product.scan_product": scan_product,
         "ivf_terms.list_scores": list_scores,
         "ivf_terms.product_terms": product_terms,
         "ivf_terms.query_tables": query_tables,

@@ -26,7 +26,7 @@ for module in pkgutil.iter_modules(kernels.__path__):
 # What a machine does best is asked of the twin itself.
 CHOICES = {"coded.worth_decoding"}
 # Kernels without a twin for the CPU yet: their definitions run there too.
-DEFINED_ONLY = {"ivf.scan_polysemous"}
+DEFINED_ONLY = {"flat.within", "ivf.scan_polysemous", "ivf_product.scan_product"}
 
 
 def same(one, other) -> None:
@@ -55,6 +55,10 @@ def same_scan(one, other, given) -> None:
     assert one[2][:2] == other[2][:2], "lists visited and codes scored"
 
 
+def same_ranges(one, other, given) -> None:
+    assert_same_ranges(other, one, next(value for value in given if isinstance(value, float)))
+
+
 def same_within(one, other, given) -> None:
     radius = next(value for value in given if isinstance(value, float))
     assert_same_ranges(other[:3], one[:3], radius)
@@ -74,6 +78,7 @@ def same_sums(one, other, given) -> None:
 COMPARERS = {
     "coded.knn_decoded": same_neighbours,
     "flat.knn": same_neighbours,
+    "flat.within": same_ranges,
     "graph.search": same_neighbours,  # only the twin counts the distances of the way down
     "hamming.scan": same_scan,
     "hamming.search_lists": same_scan,
@@ -88,6 +93,7 @@ COMPARERS = {
             "ivf.scan",
             "ivf.within",
             "ivf_few",
+            "ivf_product",
             "rabitq.scan",
             "rabitq.within",
             "fastscan.scan",

@@ -13,7 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms.blocks import block_rows
 from tsscompat.kernels.ivf import (
     Affine,
     Range,
@@ -21,13 +20,13 @@ from tsscompat.kernels.ivf import (
     scan_affine,
     scan_flat,
     scan_polysemous,
-    scan_tables,
     within_affine,
     within_flat,
     within_tables,
 )
 from tsscompat.kernels.ivf_few import Few, few_affine, few_flat, few_product
 from tsscompat.kernels.ivf_lists import Ragged, runs
+from tsscompat.kernels.ivf_product import scan_product
 from tsscompat.kernels.ivf_terms import list_scores, product_terms, query_tables
 from tsscompat.kernels.metrics import INNER_PRODUCT, is_similarity
 
@@ -210,30 +209,23 @@ class Product:
         code = (self.transposed, self.nbits, self.plain, self.scale, self.shift, self.terms)
         return few_product(x, centers, nprobe, *code, lists, k, self.metric)
 
+    def _base(self, x: Tensor, keys: Tensor, coarse: Tensor) -> Tensor:
+        """What is added for each list."""
+        if self.plain:
+            return torch.zeros(keys.shape, device=x.device)
+        return coarse if self.centers is None else list_scores(x, self.centers, keys, self.metric)
+
     def sums(self, x: Tensor, keys: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor, Tensor | None, int]:
         """The tables, what is added for each list and each row, and the bits of a part."""
         if self.plain:
-            tables, base = query_tables(x, self.transposed, None, self.metric, 1.0), torch.zeros(keys.shape, device=x.device)
+            tables = query_tables(x, self.transposed, None, self.metric, 1.0)
         else:
             tables = query_tables(x, self.transposed, self.shift, INNER_PRODUCT, self.scale)
-            base = coarse if self.centers is None else list_scores(x, self.centers, keys, self.metric)
-        return tables, base, self.terms, self.nbits
+        return tables, self._base(x, keys, coarse), self.terms, self.nbits
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
-        # The tables of some queries at a time: those of 1,000 take 16 MiB for 16 parts, those of 64 stay in the cache.
-        step, found = max(32, block_rows(x, 4 * self.transposed.shape[0] * self.transposed.shape[2])), []
-        for i in range(0, max(1, x.shape[0]), step):
-            some, limits = keys[i : i + step], None if options.limits is None else options.limits[i : i + step]
-            rest = (lists, some, k, self.largest, options.allowed, limits, options.pairs)
-            found.append(scan_tables(*self.sums(x[i : i + step], some, coarse[i : i + step]), *rest))
-        if len(found) == 1:
-            return found[0]
-        counts = [part[2] for part in found]
-        return (
-            torch.cat([part[0] for part in found]),
-            torch.cat([part[1] for part in found]),
-            (sum(c[0] for c in counts), sum(c[1] for c in counts), sum(c[2] for c in counts)),
-        )
+        code = (self.transposed, self.nbits, self.plain, self.scale, self.shift, self.terms, self._base(x, keys, coarse))
+        return scan_product(x, *code, lists, keys, k, self.metric, options.allowed, options.limits, options.pairs)
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
         given = self.sums(x, keys, coarse)

@@ -4,14 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from tsscompat.faiss_compat.attributes import Stated, real, size_t
 
 
 class Stats(Stated):
-    """Counters that can be set back to zero and added up."""
+    """Counters that can be set back to zero and added up; counts that a GPU still works on are waited for when one is read."""
+
+    def _add_later(self, names: tuple[str, ...], counts: Tensor) -> None:
+        """Add counts that are on a device, without waiting for them."""
+        waiting = self.__dict__.setdefault("_waiting", {})
+        key = (names, counts.device)
+        waiting[key] = waiting[key] + counts if key in waiting else counts
+
+    def __getattribute__(self, name: str) -> Any:
+        if name[0] != "_":
+            waiting = super().__getattribute__("__dict__").pop("_waiting", None)
+            for (names, _), counts in (waiting or {}).items():
+                for one, count in zip(names, counts.tolist()):
+                    self.__dict__[one] += count
+        return super().__getattribute__(name)
 
     def reset(self) -> None:
         """Set every counter to zero."""
+        self.__dict__.pop("_waiting", None)
         for name in self._declared:
             if name not in ("thisown", "referenced_objects"):
                 setattr(self, name, 0)

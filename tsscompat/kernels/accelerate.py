@@ -1,7 +1,8 @@
 """`@accelerated`: a torch definition that a compiled twin of the same name may replace.
 
 The twin of `kernels/<op>.py: f` is `kernels/numba/<op>.py: f` (all tensors on the CPU) or `kernels/triton/<op>.py: f` (CUDA). It is
-imported when first needed, and may return NotImplemented to leave a case to the definition. TSSCOMPAT_TWINS=0 turns twins off.
+imported when first needed, and may return NotImplemented to leave a case to the definition. TSSCOMPAT_TWINS=0 turns twins off;
+TSSCOMPAT_TWINS=triton, with TRITON_INTERPRET=1, gives tensors on the CPU to Triton's twins, which is how these are tested without a GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def _importable(backend: str) -> bool:
 
 def find_twin(module: str, name: str, device_type: str) -> Callable[..., Any] | None:
     """The compiled twin of a definition on a kind of device, or None."""
-    backend = TWINS.get(device_type)
+    backend = "triton" if os.environ.get("TSSCOMPAT_TWINS") == "triton" else TWINS.get(device_type)
     if backend is None or not twins_enabled() or not _importable(backend):
         return None
     package, _, op = module.rpartition(".")

@@ -52,6 +52,7 @@ def knn(
     return best_d, best_i
 
 
+@accelerated
 def within(
     x: Tensor,
     y: Tensor,

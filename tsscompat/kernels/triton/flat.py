@@ -289,3 +289,47 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
 def named_distances(x: Tensor, y: Tensor, labels: Tensor, metric: int, metric_arg: float = 0.0) -> Tensor:
     """The twin of kernels.flat.named_distances."""
     return named(x, y, labels, metric, metric_arg, -WORST if is_similarity(metric) else WORST)
+
+
+def within(
+    x: Tensor,
+    y: Tensor,
+    radius: float,
+    metric: int,
+    metric_arg: float = 0.0,
+    allowed: Tensor | None = None,
+    norms: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The twin of kernels.flat.within: groups of rows whose least cost is within, counted (which waits for the device), then scored."""
+    nq, nb, largest = x.shape[0], y.shape[0], is_similarity(metric)
+    if metric not in (L2, INNER_PRODUCT) or not x.shape[1] or x.dtype != torch.float32 or y.dtype != torch.float32:
+        return NotImplemented
+    x, y = x.contiguous(), y.contiguous()
+    allowed = None if allowed is None else allowed.view(torch.uint8)
+    n_groups = blocks_of(nb, _GROUP)
+
+    def call(budget: int) -> tuple[Tensor, Tensor, Tensor]:
+        hits, values, labels = [torch.zeros(1, dtype=torch.int64, device=x.device)], [x.new_empty(0)], [hits_of(0)]
+        step = max(1, budget // (4 * max(1, nb)))
+        for i in range(0, nq if nb else 0, step):
+            block = x[i : i + step]
+            bounds = torch.empty(block.shape[0], n_groups, device=x.device)
+            least(block, y, allowed, metric, _GROUP, bounds, None, None)
+            cost = -radius if largest else radius
+            most = int((bounds <= cost + 1e-6 * abs(cost)).sum(1).max())
+            if not most:
+                hits.append(hits_of(block.shape[0]))
+                continue
+            room = _room(block.shape[0], most * _GROUP, x.device)
+            scores(block, y, allowed, pick(bounds, None, most), metric, _GROUP, None, room)
+            inside = (room[1] >= 0) & (room[0] > radius if largest else room[0] < radius)
+            for into, part in zip((hits, values, labels), (inside.sum(1), room[0][inside], room[1][inside])):
+                into.append(part)
+        if not nb:
+            hits.append(hits_of(nq))
+        return torch.cat(hits).cumsum(0), torch.cat(values), torch.cat(labels)
+
+    def hits_of(n: int) -> Tensor:
+        return torch.zeros(n, dtype=torch.int64, device=x.device)
+
+    return within_memory(call)

@@ -1,0 +1,186 @@
+"""What codes stand for, tile by tile, and what they cost: one set of device functions for all codecs that inverted lists scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from tsscompat.kernels.triton.launch import power_of_two
+
+# How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums.
+VECTORS, SCALARS, PARTS, SUMS = 0, 1, 2, 3
+
+
+@triton.jit
+def bits_at(data, rows, there, i, size, BITS: tl.constexpr):
+    """Number i of each row of a little-endian stream of bits: (rows, i)."""
+    first = i * BITS
+    byte = (first >> 3)[None, :]
+    shift = (first & 7)[None, :]
+    at = data + rows[:, None] * size + byte
+    value = tl.load(at, mask=there, other=0).to(tl.int32)
+    if BITS != 8 and BITS != 4:
+        value = value | (tl.load(at + 1, mask=there & (byte + 1 < size), other=0).to(tl.int32) << 8)
+        if BITS > 9:
+            value = value | (tl.load(at + 2, mask=there & (byte + 2 < size), other=0).to(tl.int32) << 16)
+    return (value >> shift) & ((1 << BITS) - 1)
+
+
+@triton.jit
+def decoded(
+    data, lo, step, rows, there, at, d, size, KIND: tl.constexpr, BITS: tl.constexpr, DSUB: tl.constexpr, KSUB: tl.constexpr
+):
+    """Dimensions `at` of what the codes in `rows` stand for; 0 where not `there`."""
+    if KIND == 0:
+        value = tl.load(data + rows[:, None] * d + at[None, :], mask=there, other=0.0)
+    elif KIND == 1:
+        if BITS >= 16:
+            value = tl.load(data + rows[:, None] * d + at[None, :], mask=there, other=0.0).to(tl.float32)
+        else:
+            number = bits_at(data, rows, there, at, size, BITS).to(tl.float32)
+            value = (
+                tl.load(lo + at, mask=at < d, other=0.0)[None, :] + tl.load(step + at, mask=at < d, other=0.0)[None, :] * number
+            )
+    else:
+        part = at // DSUB
+        number = bits_at(data, rows, there, part, size, BITS)
+        value = tl.load(lo + ((part * KSUB)[None, :] + number) * DSUB + (at - part * DSUB)[None, :], mask=there, other=0.0)
+    return tl.where(there, value, 0.0)
+
+
+@triton.jit
+def asked(x, shift, centers, q, center, at, inside, d, SHIFTED: tl.constexpr, CENTERED: tl.constexpr):
+    """Dimensions `at` of queries (n,), less the shift and the centers of their lists."""
+    value = tl.load(x + q[:, None] * d + at[None, :], mask=inside, other=0.0)
+    if SHIFTED:
+        value -= tl.load(shift + at, mask=at < d, other=0.0)[None, :]
+    if CENTERED:
+        value -= tl.load(centers + center[:, None] * d + at[None, :], mask=inside, other=0.0)
+    return tl.where(inside, value, 0.0)
+
+
+@triton.jit
+def cost_of_rows(
+    x,
+    shift,
+    centers,
+    base,
+    terms,
+    data,
+    lo,
+    step,
+    tables,
+    q,
+    pair,
+    center,
+    rows,
+    there,
+    d,
+    size,
+    scale,
+    KIND: tl.constexpr,
+    BITS: tl.constexpr,
+    DSUB: tl.constexpr,
+    KSUB: tl.constexpr,
+    SQUARED: tl.constexpr,
+    LARGEST: tl.constexpr,
+    SHIFTED: tl.constexpr,
+    CENTERED: tl.constexpr,
+    BASED: tl.constexpr,
+    TERMED: tl.constexpr,
+    PER_PAIR: tl.constexpr,
+    N: tl.constexpr,
+    BD: tl.constexpr,
+):
+    """Costs of rows for one query and list, term by term in float32; NaN becomes infinite."""
+    value = tl.zeros([N], tl.float32)
+    if KIND == 3:
+        which = pair if PER_PAIR else q
+        for start in range(0, d, BD):
+            part = start + tl.arange(0, BD)
+            inside = there[:, None] & (part < d)[None, :]
+            number = bits_at(data, rows, inside, part, size, BITS)
+            value += tl.sum(tl.load(tables + (which * d + part)[None, :] * KSUB + number, mask=inside, other=0.0), 1)
+    else:
+        ours = tl.zeros([1], tl.int64) + q
+        list_no = tl.zeros([1], tl.int64) + center
+        for start in range(0, d, BD):
+            at = start + tl.arange(0, BD)
+            inside = (at < d)[None, :]
+            a = asked(x, shift, centers, ours, list_no, at, inside, d, SHIFTED, CENTERED)
+            b = decoded(data, lo, step, rows, there[:, None] & inside, at, d, size, KIND, BITS, DSUB, KSUB)
+            value += tl.sum((a - b) * (a - b), 1) if SQUARED else tl.sum(a * b, 1)
+        if not SQUARED:
+            value = value * scale
+    if BASED:
+        value += tl.load(base + pair)
+    if TERMED:
+        value += tl.load(terms + rows, mask=there, other=0.0)
+    cost = -value if LARGEST else value
+    return tl.where(there & (cost < 3.4028234663852886e38), cost, float("inf"))
+
+
+@dataclass(frozen=True)
+class Codes:
+    """How the codes of lists are scored; what a kernel does not need is None."""
+
+    kind: int
+    data: Tensor  # (rows, d) numbers or (rows, code_size) bytes
+    d: int  # dimensions, or parts to look up
+    metric_l2: bool
+    largest: bool
+    x: Tensor | None = None
+    bits: int = 8
+    lo: Tensor | None = None  # (d,), or centroids (M, ksub, dsub)
+    step: Tensor | None = None
+    dsub: int = 1
+    ksub: int = 1
+    shift: Tensor | None = None
+    centers: Tensor | None = None
+    base: Tensor | None = None  # (nq, nprobe)
+    terms: Tensor | None = None
+    tables: Tensor | None = None
+    per_pair: bool = False
+    scale: float = 1.0
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors in the order of the kernels; any tensor for those that are not needed."""
+        given = (self.x, self.shift, self.centers, self.base, self.terms, self.data, self.lo, self.step, self.tables)
+        return tuple(self.data if t is None else t.contiguous() for t in given)
+
+    def constants(self) -> dict[str, int | bool]:
+        """What the kernels are compiled for."""
+        return {
+            "KIND": self.kind,
+            "BITS": self.bits,
+            "DSUB": self.dsub,
+            "KSUB": self.ksub,
+            "SQUARED": self.metric_l2,
+            "LARGEST": self.largest,
+            "SHIFTED": self.shift is not None,
+            "CENTERED": self.centers is not None,
+            "BASED": self.base is not None,
+            "TERMED": self.terms is not None,
+        }
+
+    def width(self) -> int:
+        """Dimensions of a tile."""
+        return power_of_two(self.d, 4, 64 if self.kind in (VECTORS, SCALARS) else 32)
+
+    def part(self, start: int, stop: int, nprobe: int) -> Codes:
+        """The same for some of the queries."""
+        width = nprobe if self.per_pair else 1
+        return replace(
+            self,
+            x=None if self.x is None else self.x[start:stop],
+            base=None if self.base is None else self.base[start:stop],
+            tables=None if self.tables is None else self.tables[start * width : stop * width],
+        )
+
+    def code_bytes(self) -> int:
+        """Bytes of a code, where codes are bytes."""
+        return self.data.shape[1] if self.data.dtype == torch.uint8 else 0

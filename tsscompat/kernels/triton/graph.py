@@ -1,0 +1,270 @@
+"""Walks on a graph: a program for each query.
+
+The pool of candidates is a sorted row of keys, (cost, node, expanded) in 64 bits. New ones are merged by counting: where each key goes is
+how many are below it. Visited nodes are bits that are set and asked for in one atomic operation.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from tsscompat.kernels.graph import Graph, Walk
+from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
+from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two, within_memory
+
+
+@triton.jit
+def _cost(x, rows, nodes, live, d, SQUARED: tl.constexpr, W: tl.constexpr, BD: tl.constexpr):
+    """Costs of nodes (W,) for the query at `x`; infinite where not live, or NaN."""
+    total = tl.zeros([W], tl.float32)
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        a = tl.load(x + at, mask=at < d, other=0.0)[None, :]
+        b = tl.load(rows + nodes.to(tl.int64)[:, None] * d + at[None, :], mask=live[:, None] & (at < d)[None, :], other=0.0)
+        if SQUARED:
+            total += tl.sum((b - a) * (b - a), 1)
+        else:
+            total -= tl.sum(b * a, 1)
+    return tl.where(live & (total == total), total, float("inf"))
+
+
+@triton.jit
+def _keys(cost, nodes, live):
+    """Keys that are ordered as (cost, node); the greatest of all for what is not live."""
+    bits = (cost + 0.0).to(tl.int32, bitcast=True)
+    bits = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    key = (bits.to(tl.int64) << 32) | (nodes.to(tl.int64) << 1)
+    return tl.where(live & (cost < float("inf")), key, 0x7FFFFFFFFFFFFFFF)
+
+
+@triton.jit
+def _cost_of_key(key):
+    bits = (key >> 32).to(tl.int32)
+    return tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _merged(pool, fresh, room, limit, P: tl.constexpr, W: tl.constexpr):
+    """The least `limit` keys of a sorted pool (P,) and fresh keys (W,), sorted, by way of `room`."""
+    at = tl.arange(0, P)
+    below = tl.sum((fresh[None, :] < pool[:, None]).to(tl.int32), 1)
+    tl.store(room + at + below, pool, mask=at + below < P)
+    ahead = tl.sum((pool[None, :] < fresh[:, None]).to(tl.int32), 1) + tl.sum((fresh[None, :] < fresh[:, None]).to(tl.int32), 1)
+    tl.store(room + ahead, fresh, mask=(fresh != 0x7FFFFFFFFFFFFFFF) & (ahead < P))
+    tl.debug_barrier()
+    merged = tl.load(room + at)
+    tl.debug_barrier()
+    return tl.where(at < limit, merged, 0x7FFFFFFFFFFFFFFF)
+
+
+@triton.jit
+def _unseen(visited, nodes, live):
+    """Which live nodes had not been visited, which they are now."""
+    bit = tl.full([], 1, tl.int32) << (nodes & 31)
+    old = tl.atomic_or(visited + (nodes >> 5), bit, mask=live)
+    return live & ((old & bit) == 0)
+
+
+@triton.jit
+def _walk(
+    x,
+    rows,
+    offsets,
+    neighbors,
+    ends,
+    starts,
+    allowed,
+    visited,
+    room,
+    results,
+    distances,
+    labels,
+    counts,
+    d,
+    words,
+    entry,
+    top,
+    n_starts,
+    ef,
+    stop,
+    k,
+    SQUARED: tl.constexpr,
+    CHECK: tl.constexpr,
+    STARTED: tl.constexpr,
+    MASKED: tl.constexpr,
+    APART: tl.constexpr,
+    P: tl.constexpr,
+    K: tl.constexpr,
+    W: tl.constexpr,
+    BD: tl.constexpr,
+):
+    q = tl.program_id(0).to(tl.int64)
+    mine = x + q * d
+    seen = visited + q * words
+    room = room + q * P
+    results = results + q * K
+    lane = tl.arange(0, W)
+    at = tl.arange(0, P)
+    pool = tl.full([P], 0x7FFFFFFFFFFFFFFF, tl.int64)
+    found = tl.full([K], 0x7FFFFFFFFFFFFFFF, tl.int64)
+    n_costs = tl.full([], 0, tl.int64)
+    n_steps = tl.full([], 0, tl.int64)
+    if STARTED:
+        for start in range(0, n_starts, W):
+            nodes = tl.load(starts + q * n_starts + start + lane, mask=start + lane < n_starts, other=-1).to(tl.int32)
+            fresh = _unseen(seen, tl.maximum(nodes, 0), nodes >= 0)
+            keys = _keys(_cost(mine, rows, nodes, fresh, d, SQUARED, W, BD), nodes, fresh)
+            pool = _merged(pool, keys, room, ef, P, W)
+    else:
+        nodes = tl.zeros([W], tl.int32) + entry
+        only = lane == 0
+        best = tl.min(_cost(mine, rows, nodes, only, d, SQUARED, W, BD), 0)
+        node = tl.full([], 0, tl.int32) + entry
+        for down in range(0, top):
+            level = top - down
+            begin = tl.load(ends + level)
+            width = tl.load(ends + level + 1) - begin
+            moving = best == best
+            while moving:
+                base = tl.load(offsets + node) + begin
+                near = tl.load(neighbors + base + lane, mask=lane < width, other=-1)
+                key = tl.min(_keys(_cost(mine, rows, near, near >= 0, d, SQUARED, W, BD), near, near >= 0), 0)
+                cost = _cost_of_key(key)
+                moving = (key != 0x7FFFFFFFFFFFFFFF) & (cost < best)
+                node = tl.where(moving, ((key >> 1) & 0x7FFFFFFF).to(tl.int32), node)
+                best = tl.where(moving, cost, best)
+        nodes = tl.zeros([W], tl.int32) + node
+        fresh = _unseen(seen, nodes, only)
+        pool = _merged(pool, _keys(_cost(mine, rows, nodes, fresh, d, SQUARED, W, BD), nodes, fresh), room, ef, P, W)
+    if APART:
+        for start in range(0, P, W):
+            tl.store(room + at, pool)
+            tl.debug_barrier()
+            keys = tl.load(room + start + lane, mask=start + lane < P, other=0x7FFFFFFFFFFFFFFF)
+            tl.debug_barrier()
+            live = keys != 0x7FFFFFFFFFFFFFFF
+            if MASKED:
+                node_of = tl.where(live, (keys >> 1) & 0x7FFFFFFF, 0)
+                live = live & (tl.load(allowed + node_of, mask=live, other=0) != 0)
+            found = _merged(found, tl.where(live, keys, 0x7FFFFFFFFFFFFFFF), results, k, K, W)
+    first_edge = tl.load(ends)
+    width = tl.load(ends + 1) - first_edge
+    steps = 0
+    going = tl.min(pool, 0) != 0x7FFFFFFFFFFFFFFF
+    while going:
+        waiting = (pool != 0x7FFFFFFFFFFFFFFF) & ((pool & 1) == 0)
+        first = tl.min(tl.where(waiting, at, P), 0)
+        here = tl.min(tl.where(at == first, pool, 0x7FFFFFFFFFFFFFFF), 0)
+        better = tl.sum(((pool >> 32) < (here >> 32)).to(tl.int32), 0)
+        if CHECK:
+            going = (first < P) & (better < stop)
+        else:
+            going = (first < P) & (steps <= stop)
+        if going:
+            pool = tl.where(at == first, pool | 1, pool)
+            node = (here >> 1) & 0x7FFFFFFF
+            base = tl.load(offsets + node) + first_edge
+            near = tl.load(neighbors + base + lane, mask=lane < width, other=-1)
+            fresh = _unseen(seen, tl.maximum(near, 0), near >= 0)
+            keys = _keys(_cost(mine, rows, near, fresh, d, SQUARED, W, BD), near, fresh)
+            pool = _merged(pool, keys, room, ef, P, W)
+            if APART:
+                if MASKED:
+                    ours = tl.load(allowed + tl.maximum(near, 0), mask=fresh, other=0) != 0
+                    keys = tl.where(ours, keys, 0x7FFFFFFFFFFFFFFF)
+                found = _merged(found, keys, results, k, K, W)
+            n_costs += tl.sum(fresh.to(tl.int64), 0)
+            n_steps += 1
+            steps += 1
+    if not APART:
+        tl.store(room + at, pool)
+        tl.debug_barrier()
+        found = tl.load(room + tl.arange(0, K), mask=tl.arange(0, K) < P, other=0x7FFFFFFFFFFFFFFF)
+    place = tl.arange(0, K)
+    there = found != 0x7FFFFFFFFFFFFFFF
+    cost = tl.where(there, _cost_of_key(found), 3.4028234663852886e38)
+    tl.store(distances + q * k + place, cost if SQUARED else -cost, mask=place < k)
+    tl.store(labels + q * k + place, tl.where(there, (found >> 1) & 0x7FFFFFFF, -1), mask=place < k)
+    tl.atomic_add(counts, n_costs)
+    tl.atomic_add(counts + 1, n_steps)
+
+
+def _widths(graph: Graph) -> int:
+    """The most neighbours of a node on a level; read from the device once."""
+    known: int | None = graph.kept.get("widest")
+    if known is None:
+        known = graph.kept["widest"] = max(1, int(graph.ends.diff().max())) if graph.ends.shape[0] > 1 else 1
+    return known
+
+
+def search(
+    x: Tensor,
+    rows: Tensor,
+    graph: Graph,
+    walk: Walk,
+    k: int,
+    metric: int,
+    metric_arg: float = 0.0,
+    allowed: Tensor | None = None,
+    starts: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The twin of kernels.graph.search for L2 and inner product, up to 1,024 candidates and results; counts stay on the device."""
+    nq, d = x.shape
+    if metric not in (L2, INNER_PRODUCT) or x.dtype != torch.float32 or rows.dtype != torch.float32 or max(walk.ef, k) > 1024:
+        return NotImplemented
+    if graph.neighbors.dtype != torch.int32 or not d or (starts is None and graph.entry < 0):
+        return NotImplemented
+    device, n = x.device, rows.shape[0]
+    words = blocks_of(n, 32)
+    apart = allowed is not None or k > walk.ef
+    width = power_of_two(_widths(graph), 8)
+    pool, most = power_of_two(walk.ef, 8), power_of_two(k, 8)
+    begin = None if starts is None else starts.expand(nq, -1).long().contiguous()
+    distances = torch.empty(nq, k, device=device)
+    labels = torch.empty(nq, k, dtype=torch.int64, device=device)
+
+    def call(budget: int) -> tuple[Tensor, Tensor, Tensor]:
+        counts = torch.zeros(2, dtype=torch.int64, device=device)
+        step = max(1, min(nq, budget // max(1, words)))
+        for i in range(0, nq, step):
+            some = slice(i, min(nq, i + step))
+            m = some.stop - i
+            with on(x):
+                _walk[(m,)](
+                    x[some].contiguous(),
+                    rows,
+                    graph.offsets,
+                    graph.neighbors,
+                    graph.ends,
+                    labels if begin is None else begin[some],
+                    labels if allowed is None else allowed.view(torch.uint8),
+                    torch.zeros(m, words, dtype=torch.int32, device=device),
+                    torch.empty(m, pool, dtype=torch.int64, device=device),
+                    torch.empty(m, most, dtype=torch.int64, device=device),
+                    distances[some],
+                    labels[some],
+                    counts,
+                    d,
+                    words,
+                    graph.entry,
+                    graph.top,
+                    0 if begin is None else begin.shape[1],
+                    walk.ef,
+                    walk.stop,
+                    k,
+                    SQUARED=not is_similarity(metric),
+                    CHECK=walk.check,
+                    STARTED=begin is not None,
+                    MASKED=allowed is not None,
+                    APART=apart,
+                    P=pool,
+                    K=most,
+                    W=width,
+                    BD=power_of_two(d, 4, 64),
+                )
+        return distances, labels, counts
+
+    return within_memory(call)
