@@ -10,6 +10,11 @@ from torch import Tensor
 from tsscompat.modules.part import Part
 
 
+def taken(table: Tensor, rows: Tensor) -> Tensor:
+    """table[rows]; several times as fast where rows are long."""
+    return table.index_select(0, rows.flatten()).view(rows.shape + table.shape[1:])
+
+
 class Codec(Part):
     """Rows of codes; a subclass decodes them."""
 
@@ -47,7 +52,7 @@ class Floats(Codec):
         return self.rows.shape[0]
 
     def decode(self, rows: Tensor) -> Tensor:
-        return self.rows[rows].float()
+        return taken(self.rows, rows).float()
 
     def between(self, start: int, stop: int, device: torch.device) -> Tensor:
         return self.rows[start:stop].float()
@@ -70,7 +75,7 @@ class Packed(Codec):
     def numbers(self, rows: Tensor) -> Tensor:
         """The whole numbers (..., parts) of rows, int64."""
         # In arithmetic, not in shifts: ONNX shifts unsigned integers only.
-        codes = self.codes[rows].long()
+        codes = taken(self.codes, rows).long()
         if self.bits == 8:
             return codes
         if self.bits == 4:
@@ -113,7 +118,7 @@ class Product(Packed):
         return self.numbers(rows) + torch.arange(0, self.parts * ksub, ksub, device=self.codes.device)
 
     def decode(self, rows: Tensor) -> Tensor:
-        return self.centroids.flatten(0, 1)[self.places(rows)].flatten(-2).float()
+        return taken(self.centroids.flatten(0, 1), self.places(rows)).flatten(-2).float()
 
     def prepared(self, x: Tensor) -> Tensor:
         """The products of each part of each query with each centroid, (n, parts * ksub)."""
@@ -132,7 +137,7 @@ class Signs(Packed):
         super().__init__(parts, bits)
 
     def decode(self, rows: Tensor) -> Tensor:
-        return signs(self.codes[rows])
+        return signs(taken(self.codes, rows))
 
 
 def signs(codes: Tensor) -> Tensor:

@@ -61,14 +61,14 @@ def best_of(distances: Tensor, labels: Tensor, k: int, metric: int) -> tuple[Ten
     """The best k of labelled distances, ties in FAISS's order; label -1 and NaN are nothing."""
     largest = is_similarity(metric)
     cost = -distances.detach() if largest else distances.detach()
-    cost = torch.where((labels < 0) | cost.isnan(), float("inf"), cost)
+    cost = cost.masked_fill((labels < 0) | cost.isnan(), float("inf"))
     # Ordered by value, ties by label: a sort by label, then a stable one by value.
     by_label = order_of(labels, largest)
     order = order_of(cost.gather(1, by_label), False)
     at = by_label.gather(1, order)[:, :k]
-    gone = cost.gather(1, at).isinf()
-    distances = torch.where(gone, worst_of(metric), distances.gather(1, at))
-    labels = torch.where(gone, -1, labels.gather(1, at))
+    gone = cost.gather(1, at) == float("inf")
+    distances = distances.gather(1, at).masked_fill(gone, worst_of(metric))
+    labels = labels.gather(1, at).masked_fill(gone, -1)
     short = k - labels.shape[1]
     if short > 0:
         more = nothing(distances, short, metric)

@@ -46,14 +46,14 @@ class Graph(Searcher):
         values = -values if is_similarity(self.metric) else values
         return torch.where((nodes >= 0) & ~values.isnan(), values, float("inf"))
 
-    def near(self, nodes: Tensor, level: int) -> Tensor:
+    def neighbours(self, nodes: Tensor, level: int) -> Tensor:
         """The neighbours of nodes (n,) on a level, (n, width)."""
         span = torch.arange(self.ends[level], self.ends[level + 1], device=nodes.device)
         return self.neighbors[self.offsets[nodes][:, None] + span].long()
 
     def down(self, x: Tensor, level: int, nodes: Tensor, best: Tensor, moving: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """A greedy step on a level."""
-        near = self.near(nodes, level)
+        near = self.neighbours(nodes, level)
         cost, at = self.costs(x, near).min(1)
         moving = moving & (cost < best)
         return torch.where(moving, near.gather(1, at[:, None])[:, 0], nodes), torch.where(moving, cost, best), moving
@@ -72,12 +72,12 @@ class Graph(Searcher):
         else:
             active = active & (steps <= stop)
         done = done.scatter(1, first, done.gather(1, first) | active[:, None])
-        near = torch.where(active[:, None], self.near(nodes.gather(1, first)[:, 0].clamp(min=0), 0), -1)
+        near = torch.where(active[:, None], self.neighbours(nodes.gather(1, first)[:, 0].clamp(min=0), 0), -1)
         column = torch.where(near >= 0, near, seen.shape[1] - 1)
         near = torch.where(seen.gather(1, column), -1, near)
         seen = seen.scatter(1, column, True)
         cost = self.costs(x, near)
-        best, found = kept(best, found, cost, near)
+        best, found = kept(best, found, cost, near, best.shape[1])
         order = order_of(torch.cat([costs, cost], 1), False)[:, : costs.shape[1]]
         costs = torch.cat([costs, cost], 1).gather(1, order)
         nodes = torch.cat([nodes, near], 1).gather(1, order)

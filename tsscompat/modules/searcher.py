@@ -40,6 +40,10 @@ class Searcher(Part):
         """The search itself."""
         raise NotImplementedError
 
+    def near(self, x: Tensor, k: int, efSearch: int) -> Tensor:
+        """The rows of the k nearest, as coarse quantizers are asked; of equally near ones any."""
+        return self.found(x, k, 0, efSearch)[1]
+
     def again(self, queries: Tensor, labels: Tensor) -> Tensor:
         """The distance of each query to the rows (n, m) that it names; anything for -1."""
         raise NotImplementedError

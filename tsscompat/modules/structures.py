@@ -8,18 +8,20 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
-from tsscompat.modules.codecs import Codec
+from tsscompat.modules.codecs import Codec, taken
 from tsscompat.modules.distances import best_of, distance, is_similarity, nothing
 from tsscompat.modules.part import empty_ints
 from tsscompat.modules.searcher import Searcher
 
 
-def kept(best: Tensor, rows: Tensor, costs: Tensor, more: Tensor) -> tuple[Tensor, Tensor]:
-    """As many of the lowest costs as there are already, among those and more."""
-    both, names = torch.cat([best, costs], 1), torch.cat([rows, more], 1)
-    best, at = torch.topk(both, best.shape[1], dim=1, largest=False)
-    return best, names.gather(1, at)
+def kept(best: Tensor, rows: Tensor, costs: Tensor, more: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """The n lowest costs among those that there are already and more, with their rows."""
+    if best.shape[1] > 0:
+        costs, more = torch.cat([best, costs], 1), torch.cat([rows, more], 1)
+    best, at = torch.topk(costs, min(n, costs.shape[1]), dim=1, largest=False)
+    return best, more.gather(1, at)
 
 
 def started(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
@@ -59,18 +61,28 @@ class Exhaustive(Searcher):
         return -values if is_similarity(self.metric) else values
 
     def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
-        x, n = queries.float(), self.codec.count()
-        if n == 0:
+        x = queries.float()
+        if self.codec.count() == 0:
             return nothing(x, k, self.metric)
-        asked = x.detach() - self.shift if self.metric == 1 else x.detach()
+        rows = self.candidates(x.detach(), k + self.EXTRA)
+        return best_of(self.again(x, rows), rows, k, self.metric)
+
+    def near(self, x: Tensor, k: int, efSearch: int) -> Tensor:
+        # Which of two lists is probed last does not hang on a rounding more in a product than there is in a sum.
+        return self.candidates(x, k) if self.codec.count() > 0 else nothing(x, k, self.metric)[1]
+
+    def candidates(self, x: Tensor, most: int) -> Tensor:
+        """The best rows by products, or by distance where the metric has none."""
+        n = self.codec.count()
+        asked = x - self.shift if self.metric == 1 else x
         products = self.metric < 2
         step = max(self.TILE if products else self.SMALL_TILE, -(-n // (self.TILES if products else self.SMALL_TILES)))
-        best, rows = started(x, min(k + self.EXTRA, n))
+        best, rows = started(x, 0)
         for start in range(0, n, step):
             stop = min(n, start + step)
-            costs, at = torch.topk(self.costs(asked, start, stop), min(best.shape[1], stop - start), dim=1, largest=False)
-            best, rows = kept(best, rows, costs, at + start)
-        return best_of(self.again(x, rows), rows, k, self.metric)
+            costs, at = torch.topk(self.costs(asked, start, stop), min(most, stop - start), dim=1, largest=False)
+            best, rows = kept(best, rows, costs, at + start, most)
+        return rows
 
     def again(self, queries: Tensor, labels: Tensor) -> Tensor:
         return distance(queries.float()[:, None], self.vectors(labels.clamp(min=0)), self.metric, self.arg)
@@ -104,14 +116,15 @@ class Lists(Searcher):
         self.coarse, self.codec, self.arg, self.nprobe, self.residual = coarse, codec, float(arg), int(nprobe), bool(residual)
         self.hold(offsets=empty_ints(1), ids=empty_ints(0), squares=torch.zeros(0), shift=torch.zeros(0))
 
-    def costs(self, asked: Tensor, prepared: Tensor, base: Tensor, rows: Tensor) -> Tensor:
-        """What rows (n, m) cost their queries, up to a constant; `base` are the products with their lists' centers."""
-        if self.metric == 0:
-            return -(self.codec.products(prepared, rows) + base)
-        if self.metric == 1:
-            return self.squares[rows] - 2 * (self.codec.products(prepared, rows) + base)
-        values = distance(asked[:, None], self.codec.decode(rows), self.metric, self.arg)
-        return -values if is_similarity(self.metric) else values
+    def costs(self, asked: Tensor, prepared: Tensor, rows: Tensor, base: Tensor, probe: Tensor) -> Tensor:
+        """What rows (n, m) cost their queries, up to a constant; `base` are the products with the centers of the lists probed."""
+        if self.metric > 1:
+            values = distance(asked[:, None], self.codec.decode(rows), self.metric, self.arg)
+            return -values if is_similarity(self.metric) else values
+        products = self.codec.products(prepared, rows)
+        if self.residual:
+            products = products + base.gather(1, probe)
+        return -products if self.metric == 0 else taken(self.squares, rows) - 2 * products
 
     def step(
         self,
@@ -122,76 +135,72 @@ class Lists(Searcher):
         at: Tensor,
         pages: int,
         best: Tensor,
-        rows: Tensor,
+        names: Tensor,
+        most: int,
     ) -> tuple[Tensor, Tensor]:
         """Look at some pages of each query, from page `at` of those of all its lists on; candidates are row * nprobe + probe."""
-        starts, sizes, ends = probed[0], probed[1], probed[2]  # (n, nprobe) each; `ends` in pages
-        nprobe = ends.shape[1]
+        first, stop, ends = probed[0], probed[1], probed[2]  # described in `found`
         page = at + torch.arange(pages, device=at.device)
         probe = (ends[:, None] <= page[:, None]).sum(-1)  # (n, pages)
-        live, probe = probe < nprobe, probe.clamp(max=nprobe - 1)
-        size = sizes.gather(1, probe)
-        first = (page - (ends.gather(1, probe) - (size + (self.PAGE - 1)) // self.PAGE)) * self.PAGE  # within the list
-        place = first[:, :, None] + torch.arange(self.PAGE, device=at.device)
-        there = (live[:, :, None] & (place < size[:, :, None])).flatten(1)
-        row = torch.where(there, (starts.gather(1, probe)[:, :, None] + place).flatten(1), 0)
-        around = base.gather(1, probe)[:, :, None].expand(-1, -1, self.PAGE).flatten(1)
-        costs = torch.where(there, self.costs(asked, prepared, around, row), float("inf"))
-        names = row * nprobe + probe[:, :, None].expand(-1, -1, self.PAGE).flatten(1)
-        return kept(best, rows, costs, torch.where(there, names, -1))
+        place = page[:, None] * self.PAGE + torch.arange(self.PAGE, device=at.device)
+        rows = (first.gather(1, probe)[:, :, None] + place).flatten(1)
+        gone = (rows.unflatten(1, [pages, self.PAGE]) >= stop.gather(1, probe)[:, :, None]).flatten(1)
+        rows = rows.masked_fill(gone, 0)
+        probe = probe[:, :, None].expand(-1, -1, self.PAGE).flatten(1).clamp(max=ends.shape[1] - 1)
+        costs = self.costs(asked, prepared, rows, base, probe).masked_fill(gone, float("inf"))
+        return kept(best, names, costs, (rows * ends.shape[1] + probe).masked_fill(gone, -1), most)
 
     @torch.jit.unused
-    def traced(
-        self, asked: Tensor, prepared: Tensor, base: Tensor, probed: list[Tensor], total: Tensor, best: Tensor, rows: Tensor
-    ) -> Tensor:
+    def traced(self, asked: Tensor, prepared: Tensor, base: Tensor, probed: list[Tensor], total: Tensor, most: int) -> Tensor:
         """All steps as one loop of the program that torch.export, torch.compile or ONNX make."""
 
-        def go_on(at: Tensor, best: Tensor, rows: Tensor) -> Tensor:
+        def go_on(at: Tensor, best: Tensor, names: Tensor) -> Tensor:
             return at < total
 
-        def go(at: Tensor, best: Tensor, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            best, rows = self.step(asked, prepared, base, probed, at, self.PAGES, best, rows)
-            return at + self.PAGES, best, rows
+        def go(at: Tensor, best: Tensor, names: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            best, names = self.step(asked, prepared, base, probed, at, self.PAGES, best, names, most)
+            return at + self.PAGES, best, names
 
         begin = torch.zeros((), dtype=torch.int64, device=asked.device)
-        found: Tensor = torch.while_loop(go_on, go, (begin, best, rows))[2]
+        found: Tensor = torch.while_loop(go_on, go, (begin, *started(asked, most)))[2]
         return found
 
-    def scanned(
-        self, asked: Tensor, prepared: Tensor, base: Tensor, probed: list[Tensor], total: Tensor, best: Tensor, rows: Tensor
-    ) -> Tensor:
+    def scanned(self, asked: Tensor, prepared: Tensor, base: Tensor, probed: list[Tensor], total: Tensor, most: int) -> Tensor:
         """The best candidates of all steps."""
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             if torch.compiler.is_compiling():
-                return self.traced(asked, prepared, base, probed, total, best, rows)
+                return self.traced(asked, prepared, base, probed, total, most)
+        best, names = started(asked, 0)
         last = int(total)
         pages = max(8, min(last, self.STEP // max(1, self.PAGE * asked.numel())))
         for start in range(0, last, pages):
             at = torch.full((), start, dtype=torch.int64, device=asked.device)
-            best, rows = self.step(asked, prepared, base, probed, at, pages, best, rows)
-        return rows
+            best, names = self.step(asked, prepared, base, probed, at, pages, best, names, most)
+        return names
 
     def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
         x, nlist = queries.float(), self.offsets.shape[0] - 1
         if self.ids.shape[0] == 0:
             return nothing(x, k, self.metric)
         probes = min(nprobe if nprobe > 0 else self.nprobe, nlist)
-        keys = self.coarse.found(x.detach(), probes, 0, efSearch)[1]
+        keys = self.coarse.near(x.detach(), probes, efSearch)
         known = keys.clamp(min=0)
-        starts = self.offsets[known]
-        sizes = torch.where(keys >= 0, self.offsets[known + 1] - starts, 0)
-        ends = ((sizes + (self.PAGE - 1)) // self.PAGE).cumsum(1)
+        starts, stops = self.offsets[known], self.offsets[known + 1].masked_fill(keys < 0, 0)
+        # A query's pages are those of its lists in turn: list p has the pages up to ends[p], page i of all begins at row
+        # first[p] + PAGE * i, and rows from stop[p] on are no more in the list. A last column, without rows, is for pages beyond.
+        pages = ((stops - starts).clamp(min=0) + (self.PAGE - 1)) // self.PAGE
+        ends = pages.cumsum(1)
+        probed = [pad(starts - (ends - pages) * self.PAGE, (0, 1)), pad(stops, (0, 1)), ends]
         asked = x.detach() - self.shift if self.metric == 1 else x.detach()
-        base = torch.zeros(keys.shape, device=x.device)
-        if self.residual:
-            base = torch.bmm(self.coarse.vectors(known), asked[:, :, None])[:, :, 0].detach()
+        base = torch.bmm(self.coarse.vectors(known), asked[:, :, None])[:, :, 0].detach() if self.residual else asked
         prepared = self.codec.prepared(asked).detach()
-        best, names = started(x, k + self.EXTRA)
-        names = self.scanned(asked, prepared, base, [starts, sizes, ends], ends[:, -1].amax(0), best, names)
+        names = self.scanned(asked, prepared, base, probed, ends[:, -1].amax(0), k + self.EXTRA)
+        if names.shape[1] == 0:
+            return nothing(x, k, self.metric)
         at = names.clamp(min=0)
         rows = at // probes
         vectors = self.codec.decode(rows)
         if self.residual:
             vectors = vectors + self.coarse.vectors(known.gather(1, at % probes))
-        labels = torch.where(names >= 0, self.ids[rows], -1)
+        labels = taken(self.ids, rows).masked_fill(names < 0, -1)
         return best_of(distance(x[:, None], vectors, self.metric, self.arg), labels, k, self.metric)
