@@ -97,4 +97,4 @@ class CodePackerPQ4(CodePacker):
         put_rows(blocks, rows.to(blocks.device), codes.contiguous(), self.nvec)
 
 
-__all__ = ["CodePacker", "CodePackerFlat", "CodePackerPQ4"]
+__all__ = ["CodePacker", "CodePackerFlat"]

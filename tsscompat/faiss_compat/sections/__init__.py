@@ -4,7 +4,20 @@ A row is `section(tag, class, fields)`. `finish` cross-checks the sizes that a f
 works out what the file does not hold. A module a family; importing it enters its rows.
 """
 
-from tsscompat.faiss_compat.sections import codecs, eden, flat, graphs, hashing, ivf, nsg, rabitq, transforms, wrappers  # noqa: F401 - their rows
+from tsscompat.faiss_compat.sections import (  # noqa: F401 - their rows
+    codecs,
+    eden,
+    fastscan,
+    flat,
+    graphs,
+    hashing,
+    ivf,
+    nsg,
+    panorama,
+    rabitq,
+    transforms,
+    wrappers,
+)
 from tsscompat.faiss_compat.sections.binary import binary
 from tsscompat.faiss_compat.sections.common import PQ, finish_pq, index, transform
 from tsscompat.faiss_compat.sections.lists import InvertedListsCodec

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tsscompat.algorithms.ragged import Ragged, packed, unpack
 from tsscompat.faiss_compat.io_streams import IO_FLAG_MMAP, IO_FLAG_SKIP_IVF_DATA
+from tsscompat.faiss_compat.sections.blocks import BLOCK_TAG, read_blocks, write_blocks
 from tsscompat.faiss_compat.sections.common import class_of
 from tsscompat.faiss_compat.sections.ondisk import map_lists, read_ondisk, write_ondisk
 from tsscompat.wire.codecs import fourcc, int64s, u8, u64, write_fourcc
@@ -29,6 +30,8 @@ class InvertedListsCodec:
             return None
         if tag == _DISK_TAG:
             return read_ondisk(reader)
+        if tag == BLOCK_TAG:
+            return read_blocks(reader)
         reader.check(tag == _ARRAY_TAG, "inverted lists of type {!r} are not known", tag)
         nlist, code_size = u64.read(reader, obj), u64.read(reader, obj)
         reader.check(nlist < 1 << 31 and code_size < 1 << 31, "{} lists of codes of {} bytes", nlist, code_size)
@@ -72,6 +75,10 @@ class InvertedListsCodec:
         if getattr(value, "filename", ""):
             write_fourcc(writer, _DISK_TAG)
             write_ondisk(writer, value)
+            return
+        if hasattr(value, "block_size"):
+            write_fourcc(writer, BLOCK_TAG)
+            write_blocks(writer, value)
             return
         held = value._ragged()
         lists = Ragged(held.codes.cpu(), held.ids.cpu(), held.offsets.cpu(), held.sizes.cpu())
