@@ -67,16 +67,16 @@ def finish_ivf(obj: Any, reader: Reader, code_size: int | None) -> None:
     obj.own_fields = obj.own_invlists = True
 
 
-def _finish_ivf_flat(obj: Any, reader: Reader) -> None:
+def finish_ivf_flat(obj: Any, reader: Reader) -> None:
     obj.by_residual = False
     finish_ivf(obj, reader, 4 * obj.d)
 
 
-index.section("IwFl", "IndexIVFFlat", (*IVF, LISTS), finish=_finish_ivf_flat)
-index.section("IwFd", "IndexIVFFlatDedup", (*IVF, Field("instances", InstancesCodec()), LISTS), finish=_finish_ivf_flat)
+index.section("IwFl", "IndexIVFFlat", (*IVF, LISTS), finish=finish_ivf_flat)
+index.section("IwFd", "IndexIVFFlatDedup", (*IVF, Field("instances", InstancesCodec()), LISTS), finish=finish_ivf_flat)
 
 
-def _finish_ivf_sq(obj: Any, reader: Reader) -> None:
+def finish_ivf_sq(obj: Any, reader: Reader) -> None:
     reader.check(obj.code_size == obj.sq.code_size, "codes of {} bytes, the quantiser makes {}", obj.code_size, obj.sq.code_size)
     reader.check(obj.sq.d == obj.d, "scalar quantiser of dimension {} in an index of {}", obj.sq.d, obj.d)
     finish_ivf(obj, reader, None)
@@ -86,14 +86,14 @@ index.section(
     "IwSq",
     "IndexIVFScalarQuantizer",
     (*IVF, SQ_PART, *fields(("code_size", u64), ("by_residual", flag)), LISTS),
-    finish=_finish_ivf_sq,
+    finish=finish_ivf_sq,
 )
 index.section(
-    "IwSQ", "IndexIVFScalarQuantizer", (*IVF, SQ_PART, *fields(("code_size", u64)), LISTS), finish=_finish_ivf_sq, legacy=True
+    "IwSQ", "IndexIVFScalarQuantizer", (*IVF, SQ_PART, *fields(("code_size", u64)), LISTS), finish=finish_ivf_sq, legacy=True
 )
 
 
-def _finish_ivf_pq(obj: Any, reader: Reader) -> None:
+def finish_ivf_pq(obj: Any, reader: Reader) -> None:
     reader.check(obj.pq.d == obj.d, "PQ of dimension {} in an index of {}", obj.pq.d, obj.d)
     reader.check(obj.code_size == obj.pq.code_size, "codes of {} bytes, the PQ makes {}", obj.code_size, obj.pq.code_size)
     finish_ivf(obj, reader, None)
@@ -102,18 +102,18 @@ def _finish_ivf_pq(obj: Any, reader: Reader) -> None:
         obj.precompute_table()
 
 
-def _finish_ivf_pqr(obj: Any, reader: Reader) -> None:
-    _finish_ivf_pq(obj, reader)
+def finish_ivf_pqr(obj: Any, reader: Reader) -> None:
+    finish_ivf_pq(obj, reader)
     have, wanted = obj.refine_codes.size(), obj.ntotal * obj.refine_pq.code_size
     reader.check(have == wanted, "{} bytes of second codes, expected {}", have, wanted)
     reader.check(1 <= obj.k_factor <= 1000, "k_factor {}", obj.k_factor)
 
 
 _IVF_PQ = (*IVF, *fields(("by_residual", flag), ("code_size", u64)), PQ_PART, LISTS)
-index.section("IwPQ", "IndexIVFPQ", _IVF_PQ, finish=_finish_ivf_pq)
+index.section("IwPQ", "IndexIVFPQ", _IVF_PQ, finish=finish_ivf_pq)
 _REFINE_PQ = part("refine_pq", PQ, finish_pq)
 index.section(
-    "IwQR", "IndexIVFPQR", (*_IVF_PQ, _REFINE_PQ, *fields(("refine_codes", octets), ("k_factor", f32))), finish=_finish_ivf_pqr
+    "IwQR", "IndexIVFPQR", (*_IVF_PQ, _REFINE_PQ, *fields(("refine_codes", octets), ("k_factor", f32))), finish=finish_ivf_pqr
 )
 
 

@@ -17,7 +17,7 @@ def _check_transform(obj: Any, reader: Reader) -> None:
     reader.check(0 < obj.d_in < 1 << 24 and 0 < obj.d_out < 1 << 24, "a transform from dimension {} to {}", obj.d_in, obj.d_out)
 
 
-def _finish_linear(obj: Any, reader: Reader) -> None:
+def finish_linear(obj: Any, reader: Reader) -> None:
     _check_transform(obj, reader)
     sizes = (obj.A.size(), obj.b.size())
     if obj.is_trained:
@@ -28,12 +28,12 @@ def _finish_linear(obj: Any, reader: Reader) -> None:
 
 _PCA = fields(("eigen_power", f32), ("epsilon", f32), ("random_rotation", flag), ("balanced_bins", i32))
 _PCA_OLD = (_PCA[0], *_PCA[2:])
-_PCA_DATA = fields(("mean", floats), ("eigenvalues", floats), ("PCAMat", floats))
-transform.section("LTra", "LinearTransform", LINEAR, finish=_finish_linear)
-transform.section("rrot", "RandomRotationMatrix", LINEAR, finish=_finish_linear)
-transform.section("Pcam", "PCAMatrix", (*_PCA, *_PCA_DATA, *LINEAR), finish=_finish_linear)
-transform.section("PcAm", "PCAMatrix", (*_PCA_OLD, *_PCA_DATA, *LINEAR), finish=_finish_linear, legacy=True)
-transform.section("Viqm", "ITQMatrix", (*fields(("max_iter", i32), ("seed", i32)), *LINEAR), finish=_finish_linear)
+PCA_DATA = fields(("mean", floats), ("eigenvalues", floats), ("PCAMat", floats))
+transform.section("LTra", "LinearTransform", LINEAR, finish=finish_linear)
+transform.section("rrot", "RandomRotationMatrix", LINEAR, finish=finish_linear)
+transform.section("Pcam", "PCAMatrix", (*_PCA, *PCA_DATA, *LINEAR), finish=finish_linear)
+transform.section("PcAm", "PCAMatrix", (*_PCA_OLD, *PCA_DATA, *LINEAR), finish=finish_linear, legacy=True)
+transform.section("Viqm", "ITQMatrix", (*fields(("max_iter", i32), ("seed", i32)), *LINEAR), finish=finish_linear)
 
 
 def _finish_hadamard(obj: Any, reader: Reader) -> None:
