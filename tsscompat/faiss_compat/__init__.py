@@ -1,6 +1,7 @@
 """FAISS's names: classes that hold state, and functions. Computation is in algorithms/ and kernels/."""
 
 from tsscompat.faiss_compat.additive import *
+from tsscompat.faiss_compat.additive_coarse import *
 from tsscompat.faiss_compat.additive_flat import *
 from tsscompat.faiss_compat.base import *
 from tsscompat.faiss_compat.binary import *
@@ -41,6 +42,7 @@ from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.io import *
 from tsscompat.faiss_compat.io_streams import *
 from tsscompat.faiss_compat.ivf import *
+from tsscompat.faiss_compat.ivf_additive import *
 from tsscompat.faiss_compat.ivf_coarse import *
 from tsscompat.faiss_compat.ivf_fastscan import *
 from tsscompat.faiss_compat.ivf_flat import *
@@ -58,6 +60,7 @@ from tsscompat.faiss_compat.multi_index import *
 from tsscompat.faiss_compat.nsg import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.packers import *
+from tsscompat.faiss_compat.panorama import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.partition import *
 from tsscompat.faiss_compat.polysemous import *

@@ -13,15 +13,10 @@ from tsscompat.errors import MissingError
 
 GAPS: tuple[tuple[str, str], ...] = (
     (r".*SVS.*", "wraps Intel's SVS library, which FAISS's own wheel lacks too"),
-    (
-        r"(Index(IVF)?)?(Product)?(Additive|Residual|LocalSearch)(Coarse)?Quantizer|IndexResidual|IcmEncoder(Factory)?",
-        "additive quantizers come in a later release",
-    ),
     (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
     (r"EDEN(CodeFactors|FlatCodesDistanceComputer)", "EDEN's internal structures; its indexes and codes are here"),
     (r".*Panorama", "Panorama is a layout of flat codes that comes in a later release; Flat gives the same results"),
     (r"\w*QINCo\w*|\w*NeuralNetCodec|(Int32)?Tensor2D|Linear|Embedding|FFN", "neural codecs come in a later release"),
-    (r"ivf_residual_\w+", "sharding of residual codes comes in a later release"),
 )
 
 UNKNOWN = "FAISS has no such name, or it is internal to its C++"

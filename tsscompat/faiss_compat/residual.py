@@ -29,6 +29,8 @@ EXACT_TOPK = 0
 APPROX_TOPK_BUCKETS_B32_D2, APPROX_TOPK_BUCKETS_B8_D3, APPROX_TOPK_BUCKETS_B16_D2, APPROX_TOPK_BUCKETS_B8_D2 = range(1, 5)
 # Distances of a beam that are held at once.
 _BLOCK = 1 << 22
+# Products of codebook entries that are kept unasked.
+_MOST_PRODUCTS = 1 << 28
 
 
 class ResidualQuantizer(AdditiveQuantizer):
@@ -94,7 +96,12 @@ class ResidualQuantizer(AdditiveQuantizer):
             for _ in range(self.niter_codebook_refine):
                 self._retrain(x)
         self._train_norm(squared_norms(x - residuals[:, 0]))
-        if not self.train_type & self.Skip_codebook_tables:
+        self._want_tables()
+
+    def _want_tables(self) -> None:
+        """Make the tables that FAISS makes after training and reading; nothing here needs them, so not where they would take gigabytes."""
+        first, sizes = self._books.first, self._sizes
+        if not self.train_type & self.Skip_codebook_tables and sum(f << b for f, b in zip(first, sizes)) <= _MOST_PRODUCTS:
             self.compute_codebook_tables()
 
     def _index(self) -> Any:

@@ -6,9 +6,6 @@ works out what the file does not hold. A module a family; importing it enters it
 
 from tsscompat.faiss_compat.sections import (  # noqa: F401 - their rows
     additive,
-    (,
-    legacy,
-)
     codecs,
     eden,
     fastscan,
@@ -16,6 +13,7 @@ from tsscompat.faiss_compat.sections import (  # noqa: F401 - their rows
     graphs,
     hashing,
     ivf,
+    legacy,
     nsg,
     panorama,
     rabitq,
