@@ -37,7 +37,8 @@ def sign_factors(x: Tensor, centers: Tensor, metric: int, with_error: bool) -> T
         square += gap * gap
         own += column * column
         absolute += gap.abs()
-    norm, root = square.sqrt(), 1 / torch.tensor(d, dtype=torch.float32, device=x.device).sqrt()
+    # Roots in double precision: those of vector libraries are not always rounded correctly.
+    norm, root = square.double().sqrt().float(), 1 / torch.tensor(d, dtype=torch.float32, device=x.device).sqrt()
     cosine = absolute * torch.where(square < _EPSILON, 1.0, 1 / norm) * root
     multiply = torch.where(cosine.abs() < _EPSILON, 1.0, 1 / cosine) * norm
     add = square - own if metric == INNER_PRODUCT else square

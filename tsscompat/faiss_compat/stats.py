@@ -107,11 +107,21 @@ class IndexFastScanStats(Stats):
 
 
 class PanoramaStats(Stats):
-    """Dimensions scanned by Panorama searches."""
+    """How much of the vectors Panorama searches compared, in levels."""
 
     total_dims_scanned = size_t(0)
     total_dims = size_t(0)
-    ratio_dims_scanned = real(0.0)
+    ratio_dims_scanned = real(1.0, "the first over the second")
+
+    def reset(self) -> None:
+        """Set the counters to zero, and their ratio to 1."""
+        super().reset()
+        self.ratio_dims_scanned = 1.0
+
+    def add(self, other: Stats) -> None:
+        """Add another's counts to these."""
+        super().add(other)
+        self.ratio_dims_scanned = self.total_dims_scanned / self.total_dims if self.total_dims else 1.0
 
 
 class _GlobalVariables:

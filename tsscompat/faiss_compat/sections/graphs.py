@@ -41,7 +41,7 @@ HNSW = (
 )
 
 
-def _finish_hnsw(obj: Any, reader: Reader) -> None:
+def finish_hnsw(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     obj.hnsw.is_similarity = enums.is_similarity_metric(obj.metric_type)
     finish_graph(obj, reader)
@@ -97,11 +97,11 @@ for _tag, _name in (
     ("IHN2", "IndexHNSW2Level"),
     ("IH00", "IndexHNSW"),
 ):
-    index.section(_tag, _name, _HNSW_INDEX, finish=_finish_hnsw)
+    index.section(_tag, _name, _HNSW_INDEX, finish=finish_hnsw)
 _CAGRA = fields(("keep_max_size_level0", flag), ("base_level_only", flag), ("num_base_level_search_entrypoints", i32))
 _NUMERIC = fields(("numeric_type_", i32))
-index.section("IHc2", "IndexHNSWCagra", (*HEADER, *_CAGRA, *_NUMERIC, *_HNSW_INDEX[len(HEADER) :]), finish=_finish_hnsw)
-index.section("IHNc", "IndexHNSWCagra", (*HEADER, *_CAGRA, *_HNSW_INDEX[len(HEADER) :]), finish=_finish_hnsw, legacy=True)
+index.section("IHc2", "IndexHNSWCagra", (*HEADER, *_CAGRA, *_NUMERIC, *_HNSW_INDEX[len(HEADER) :]), finish=finish_hnsw)
+index.section("IHNc", "IndexHNSWCagra", (*HEADER, *_CAGRA, *_HNSW_INDEX[len(HEADER) :]), finish=finish_hnsw, legacy=True)
 
 
 class StagedCodec:
@@ -122,4 +122,4 @@ class StagedCodec:
         flag.write(writer, obj.storage.rabitq.nb_bits > 1, obj)
 
 
-index.section("IHNr", "IndexHNSWRaBitQ", (*_HNSW_INDEX, Field("this", StagedCodec())), finish=_finish_hnsw)
+index.section("IHNr", "IndexHNSWRaBitQ", (*_HNSW_INDEX, Field("this", StagedCodec())), finish=finish_hnsw)

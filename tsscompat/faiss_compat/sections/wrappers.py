@@ -45,7 +45,7 @@ index.section(
 )
 
 
-def _finish_refine(obj: Any, reader: Reader) -> None:
+def finish_refine(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     base, refine = obj.base_index, obj.refine_index
     reader.check(base is not None and refine is not None, "an index is missing")
@@ -57,12 +57,8 @@ def _finish_refine(obj: Any, reader: Reader) -> None:
     obj.own_fields = obj.own_refine_index = True
 
 
-index.section(
-    "IxRF",
-    "IndexRefine",
-    (*HEADER, *fields(("base_index", index), ("refine_index", index), ("k_factor", f32))),
-    finish=_finish_refine,
-)
+REFINE = (*HEADER, *fields(("base_index", index), ("refine_index", index), ("k_factor", f32)))
+index.section("IxRF", "IndexRefine", REFINE, finish=finish_refine)
 
 
 def _finish_idmap(obj: Any, reader: Reader) -> None:

@@ -1,0 +1,285 @@
+"""Panorama: flat vectors, in one row or in lists, that are compared some dimensions after others.
+
+Vectors are held as they are; FAISS's layout, in batches and levels, is that of files. What is compared first should hold most of a vector's
+length, as after a PCA.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms.ivf import ListCodec, Options
+from tsscompat.algorithms.levels import Layout
+from tsscompat.algorithms.levels import Panorama as Levels
+from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.attributes import Stated, boolean, child, size_t
+from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.codes import allowed_rows
+from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
+from tsscompat.faiss_compat.flat import IndexFlat
+from tsscompat.faiss_compat.graph import IndexHNSWFlat
+from tsscompat.faiss_compat.invlists import ArrayInvertedLists
+from tsscompat.faiss_compat.ivf_flat import IndexIVFFlat
+from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
+from tsscompat.faiss_compat.pointers import behind
+from tsscompat.faiss_compat.refine import IndexRefine
+from tsscompat.faiss_compat.stats import cvar
+from tsscompat.faiss_compat.vectors import Float32Vector
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.panorama import Looked
+
+
+def _report(looked: Looked) -> None:
+    stats = cvar.indexPanorama_stats
+    stats.total_dims_scanned += looked[0]
+    stats.total_dims += looked[1]
+    stats.ratio_dims_scanned = stats.total_dims_scanned / stats.total_dims if stats.total_dims else 1.0
+
+
+class Panorama(Stated):
+    """How vectors are divided into levels and batches."""
+
+    kDefaultBatchSize, kLegacyBatchSize = 1024, 128
+
+    d = size_t(0, "dimension")
+    code_size = size_t(0, "bytes of a vector")
+    n_levels = size_t(0, "levels")
+    level_width = size_t(0, "bytes of a level")
+    level_width_floats = size_t(0, "dimensions of a level")
+    batch_size = size_t(0, "vectors of a batch")
+
+    def __init__(self, code_size: int = 4, n_levels: int = 1, batch_size: int = kDefaultBatchSize) -> None:
+        super().__init__()
+        self.code_size, self.n_levels, self.batch_size = code_size, n_levels, batch_size
+        self.set_derived_values()
+
+    def set_derived_values(self) -> None:
+        """Work out the sizes that follow from code_size and n_levels; levels that would be empty go."""
+        self.d = self.code_size // 4
+        check(0 < self.n_levels <= self.d, "Panorama: {} levels of {} dimensions", self.n_levels, self.d)
+        check(self.batch_size > 0, "Panorama: batches of no vectors")
+        self.level_width_floats = -(-self.d // self.n_levels)
+        self.level_width = 4 * self.level_width_floats
+        real = -(-self.d // self.level_width_floats)
+        if real != self.n_levels:
+            print(f"WARNING truncating nlevels from {self.n_levels} to {real}", file=sys.stderr)
+            self.n_levels = real
+
+    def _layout(self) -> Layout:
+        return Layout(self.d, self.n_levels, self.level_width_floats, self.batch_size)
+
+    def compute_query_cum_sums(self, query: Any, query_cum_sums: Any) -> None:
+        """Write the lengths of what is left of a vector from each level on."""
+        behind(query_cum_sums, 1, self.n_levels + 1).copy_(self._layout().norms(behind(query, 1, self.d)))
+
+    def reconstruct(self, key: int, recons: Any, codes_base: Any) -> None:
+        """Write the vector that has a number among those in batches and levels."""
+        layout = self._layout()
+        packed = behind(codes_base, layout.slots(key + 1) * self.code_size).view(torch.float32)
+        behind(recons, self.d).copy_(layout.unpack(packed, key + 1)[key])
+
+
+class IndexFlatPanorama(IndexFlat):
+    """Vectors as they are, compared level by level."""
+
+    _caches = ("_lengths",)
+
+    n_levels = size_t(0, "levels")
+    batch_size = size_t(Panorama.kDefaultBatchSize, "vectors that are compared with the same results")
+    pano = child(None, "how vectors are divided")
+
+    def __init__(
+        self, d: int = 0, metric: int = METRIC_L2, n_levels: int = 1, batch_size: int = Panorama.kDefaultBatchSize
+    ) -> None:
+        super().__init__(d, metric)
+        check(metric in (METRIC_L2, METRIC_INNER_PRODUCT), "Panorama supports only L2 and inner-product metrics")
+        if d:
+            self._set_up(n_levels, batch_size)
+
+    def _set_up(self, n_levels: int, batch_size: int) -> None:
+        self.code_size = 4 * self.d
+        self.pano, self.n_levels, self.batch_size = Panorama(self.code_size, n_levels, batch_size), n_levels, batch_size
+
+    def _remaining(self) -> Tensor:
+        kept = self.__dict__["_lengths"]
+        if kept is None or kept.shape[0] != self.ntotal:
+            kept = self._lengths = self.pano._layout().norms(self._vectors)
+        lengths: Tensor = kept
+        return lengths
+
+    @property
+    def cum_sums(self) -> Float32Vector:
+        """The lengths of what is left of the vectors from each level on, in batches and levels."""
+        return Float32Vector(self.pano._layout().pack_norms(self._remaining()))
+
+    def _codec(self) -> Levels:
+        return Levels(self.pano._layout(), self._remaining(), self.metric_type, _report)
+
+    def _one_list(self) -> Ragged:
+        zero, size = (torch.tensor([n], device=self.device) for n in (0, self.ntotal))
+        # Labels are asked for as (list, position), so ids are never read.
+        return Ragged(self._rows, torch.empty(self.ntotal, dtype=torch.int64, device=self.device), zero, size)
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        check(self.batch_size >= k, "batches of {} vectors are fewer than {} results", self.batch_size, k)
+        keys, options = self._asked(x, params)
+        return self._codec().top(x, keys, keys, self._one_list(), k, options)[:2]
+
+    def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
+        keys, options = self._asked(x, params)
+        return self._codec().within(x, keys, keys, self._one_list(), radius, options)[:3]
+
+    def _asked(self, x: Tensor, params: SearchParameters | None) -> tuple[Tensor, Options]:
+        keys = torch.zeros(x.shape[0], 1, dtype=torch.int64, device=x.device)
+        return keys, Options(allowed_rows(params, self.ntotal, self.device), None, True)
+
+    def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        check(self.batch_size == 1, "search_subset takes batches of 1 vector, not of {}", self.batch_size)
+        named = base_labels >= 0
+        labels, sizes = base_labels[named], named.sum(1)
+        lists = Ragged(self._rows[labels], labels, sizes.cumsum(0) - sizes, sizes)
+        keys = torch.arange(x.shape[0], device=x.device)[:, None]
+        codec = Levels(self.pano._layout(), self._remaining()[labels], self.metric_type, _report)
+        return codec.top(x, keys, keys, lists, k, Options())[:2]
+
+    def add_sa_codes(self, codes: Any, ids: Any = None) -> None:
+        """Refused, as FAISS refuses it."""
+        raise FaissError(f"add_sa_codes not implemented for {type(self).__name__}")
+
+
+class IndexFlatL2Panorama(IndexFlatPanorama):
+    """The same for squared L2."""
+
+    def __init__(self, d: int = 0, n_levels: int = 1, batch_size: int = Panorama.kDefaultBatchSize) -> None:
+        super().__init__(d, METRIC_L2, n_levels, batch_size)
+
+
+class IndexFlatIPPanorama(IndexFlatPanorama):
+    """The same for the inner product."""
+
+    def __init__(self, d: int = 0, n_levels: int = 1, batch_size: int = Panorama.kDefaultBatchSize) -> None:
+        super().__init__(d, METRIC_INNER_PRODUCT, n_levels, batch_size)
+
+
+class ArrayInvertedListsPanorama(ArrayInvertedLists):
+    """Lists of vectors with the lengths of what is left of them from each level on."""
+
+    _caches = ("_lengths",)
+
+    n_levels = size_t(0, "levels")
+    level_width = size_t(0, "bytes of a level")
+    pano = child(None, "how vectors are divided")
+
+    def __init__(
+        self, nlist: int = 0, code_size: int = 4, n_levels: int = 1, batch_size: int = Panorama.kDefaultBatchSize
+    ) -> None:
+        super().__init__(nlist, code_size)
+        check(code_size % 4 == 0, "codes of {} bytes are no vectors", code_size)
+        self.pano, self.n_levels = Panorama(code_size, n_levels, batch_size), n_levels
+        self.level_width = self.pano.level_width
+
+    def _remaining(self) -> Tensor:
+        """The lengths for every row of the arena; of rows that hold nothing they mean nothing."""
+        lists, kept = self._ragged(), self.__dict__["_lengths"]
+        if kept is None or kept[0] != self._stamp():
+            kept = self._lengths = self._stamp(), self.pano._layout().norms(lists.codes.view(torch.float32))
+        lengths: Tensor = kept[1]
+        return lengths
+
+    def get_iterator(self, list_no: int, inverted_list_context: Any = None) -> Any:
+        """Refused, as FAISS refuses it."""
+        raise FaissError("IndexIVFFlatPanorama does not support iterators, use vanilla IndexIVFFlat instead")
+
+
+class IndexIVFFlatPanorama(IndexIVFFlat):
+    """Lists of vectors that are compared level by level."""
+
+    _quick = False
+
+    n_levels = size_t(0, "levels")
+    batch_size = size_t(Panorama.kDefaultBatchSize, "vectors that are compared with the same results")
+
+    def __init__(
+        self,
+        quantizer: Index | None = None,
+        d: int = 0,
+        nlist: int = 0,
+        n_levels: int = 0,
+        metric: int = METRIC_L2,
+        own_invlists: bool = True,
+        batch_size: int = Panorama.kDefaultBatchSize,
+    ) -> None:
+        super().__init__(quantizer, d, nlist, metric, False)
+        if quantizer is None:
+            return
+        check(metric in (METRIC_L2, METRIC_INNER_PRODUCT), "Panorama supports only L2 and inner-product metrics")
+        self.n_levels, self.batch_size = n_levels, batch_size
+        self.invlists, self.own_invlists = ArrayInvertedListsPanorama(nlist, self.code_size, n_levels, batch_size), own_invlists
+
+    def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
+        lists = self._lists()
+        if not isinstance(lists, ArrayInvertedListsPanorama):
+            raise FaissError("IndexIVFFlatPanorama requires ArrayInvertedListsPanorama")
+        return Levels(lists.pano._layout(), lists._remaining(), self.metric_type, _report)
+
+
+class IndexHNSWFlatPanorama(IndexHNSWFlat):
+    """A graph over vectors, with the lengths of what is left of them from each level on; walked as IndexHNSWFlat."""
+
+    _caches = ("_lengths",)
+
+    pano = child(None, "how vectors are divided")
+    num_panorama_levels = size_t(0, "levels")
+
+    def __init__(self, d: int = 0, M: int = 32, num_panorama_levels: int = 0, metric: int = METRIC_L2) -> None:
+        super().__init__(d, M, metric)
+        if d:
+            check(metric == METRIC_L2, "IndexHNSWFlatPanorama supports only the L2 metric")
+            self._set_up(num_panorama_levels)
+
+    def _set_up(self, levels: int) -> None:
+        self.pano, self.num_panorama_levels = Panorama(4 * self.d, levels, 1), levels
+        self.hnsw.is_panorama, self.hnsw.search_method = True, self.hnsw.SM_PANORAMA
+
+    @property
+    def cum_sums(self) -> Float32Vector:
+        """The lengths of what is left of each vector from each level on."""
+        kept = self.__dict__["_lengths"]
+        if kept is None or kept.shape[0] != self.ntotal:
+            kept = self._lengths = self.pano._layout().norms(self._vectors())
+        return Float32Vector(kept.reshape(-1))
+
+    def get_cum_sum(self, i: int) -> Any:
+        """Where the lengths of vector i begin."""
+        return Float32Vector(self.cum_sums.tensor.view(self.ntotal, -1)[i]).data()
+
+
+class IndexRefinePanorama(IndexRefine):
+    """Refines by the second index's own search among candidates."""
+
+    own_refine_index = boolean(False)
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        check(self.is_trained, "{} must be trained before it is searched", type(self).__name__)
+        factor, base_params = self._settings(params)
+        k_base = int(k * factor)
+        check(k_base >= k, "k_factor {} is less than 1", factor)
+        labels = self.base_index._search(x, k_base, base_params)[1]
+        found: tuple[Tensor, Tensor] = self.refine_index._search_subset(x, labels, k)
+        return found
+
+
+__all__ = [
+    "ArrayInvertedListsPanorama",
+    "IndexFlatIPPanorama",
+    "IndexFlatL2Panorama",
+    "IndexFlatPanorama",
+    "IndexHNSWFlatPanorama",
+    "IndexIVFFlatPanorama",
+    "IndexRefinePanorama",
+    "Panorama",
+]
