@@ -11,6 +11,7 @@ from torch import Tensor
 from tsscompat.algorithms.additive import Codebooks
 from tsscompat.algorithms.hnsw import insertion_order
 from tsscompat.algorithms.lattice import atoms, counts_of
+from tsscompat.algorithms.levels import Layout
 from tsscompat.algorithms.rabitq import encode
 from tsscompat.kernels import coded, flat, graph, ivf_lists, lattice, nndescent, nsg
 from tsscompat.kernels.ivf import Affine
@@ -389,6 +390,24 @@ def best_scales(draw):
     return sizes / sizes.norm(dim=1, keepdim=True), draw(st.integers(1, 8))
 
 
+def _levels(draw):
+    given, metric, options = _flat(draw)
+    x, rows, lists, keys = given
+    metric, width = one_of(draw, *BOTH), one_of(draw, 1, 4, D)
+    norms = Layout(D, -(-D // width), width, 1).norms(rows)
+    return (x, rows, norms, lists, keys), (metric, width, one_of(draw, 1, 3, 100)), options
+
+
+def scan_levels(draw):
+    given, how, options = _levels(draw)
+    return *given, results(draw), *how, *options
+
+
+def within_levels(draw):
+    given, how, options = _levels(draw)
+    return *given, draw(st.floats(0.3, 3)) * (D if how[0] == L2 else 1), *how, *options
+
+
 def lattice_tables(draw):
     return counts_of(draw(st.integers(1, 4)), draw(st.integers(1, 12)))
 
@@ -515,6 +534,16 @@ def unlinked(draw) -> tuple[Tensor, graph.Graph, Tensor, Tensor]:
     return torch.randn(n, 6), graph.Graph(levels, offsets, edges, ends, -1, -1), *insertion_order(levels, 0, 0)
 
 
+def detours(draw):
+    n, degree = one_of(draw, 1, 5, 30), one_of(draw, 1, 3, 8)
+    seed(draw)
+    edges = torch.rand(n, max(n, degree)).argsort(1)[:, :degree]
+    edges = torch.where((edges < n) & (torch.rand(n, 1) * degree + 1 > torch.arange(degree)), edges, -1)
+    edges = edges.gather(1, (edges < 0).to(torch.uint8).sort(dim=1, stable=True).indices)
+    first = draw(st.integers(0, n))
+    return edges, first, draw(st.integers(first, n))
+
+
 def build(draw):
     return *unlinked(draw), one_of(draw, 8, 20), one_of(draw, *BOTH), 0.0, draw(st.booleans())
 
@@ -619,6 +648,7 @@ INPUTS = (
         "coded.affine_rows": affine_rows,
         "coded.knn_decoded": knn_decoded,
         "coded.product_rows": product_rows,
+        "detours.detours": detours,
         "flat.knn": knn,
         "flat.named_distances": named_distances,
         "flat.nearest": nearest,
@@ -657,6 +687,8 @@ INPUTS = (
         "lattice.encode_points": encode_points,
         "lattice.nearest_points": nearest_points,
         "metrics.pairwise": pairwise,
+        "panorama.scan_levels": scan_levels,
+        "panorama.within_levels": within_levels,
         "permute.swaps": swaps,
         "pq.nearest_parts": nearest_parts,
         "pq.part_tables": part_tables,

@@ -26,6 +26,7 @@ from tsscompat.faiss_compat.flat import *
 from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
 from tsscompat.faiss_compat.gpu import *
 from tsscompat.faiss_compat.gpu_binary import *
+from tsscompat.faiss_compat.gpu_cagra import *
 from tsscompat.faiss_compat.gpu_functions import *
 from tsscompat.faiss_compat.gpu_indexes import *
 from tsscompat.faiss_compat.gpu_resources import *
@@ -57,6 +58,7 @@ from tsscompat.faiss_compat.lattice import *
 from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
+from tsscompat.faiss_compat.neural import *
 from tsscompat.faiss_compat.nsg import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.packers import *
@@ -66,6 +68,7 @@ from tsscompat.faiss_compat.partition import *
 from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.product_additive import *
+from tsscompat.faiss_compat.profiles import *
 from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
 from tsscompat.faiss_compat.rabitq import *

@@ -19,6 +19,7 @@ from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.gpu_binary import index_binary_cpu_to_gpu_multiple
+from tsscompat.faiss_compat.gpu_cagra import GpuIndexCagra, GpuIndexCagraConfig
 from tsscompat.faiss_compat.gpu_indexes import (
     GpuIndexFlat,
     GpuIndexFlatConfig,
@@ -37,6 +38,7 @@ from tsscompat.faiss_compat.gpu_resources import (
     footprint,
     get_num_gpus,
 )
+from tsscompat.faiss_compat.graph import IndexHNSWCagra
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
 from tsscompat.faiss_compat.io import Cloner
 from tsscompat.faiss_compat.ivf import IndexIVF
@@ -113,8 +115,19 @@ def index_cpu_to_gpu(provider: Any, device: int, index: Any, options: GpuClonerO
     if _is_wrapper(index):
         return _rewrapped(index, where, lambda inner: index_cpu_to_gpu(provider, device, inner, options))
     require_memory(footprint(index), where.device, type(index).__name__)
+    if isinstance(index, IndexHNSWCagra):
+        return _cagra(provider, where, index)
     twin = copy.deepcopy(index).to(where)
     return _named_on_gpu(plain(twin), provider, options)
+
+
+def _cagra(provider: Any, where: Placement, index: IndexHNSWCagra) -> GpuIndexCagra:
+    """A CAGRA graph on a GPU, of the bottom level of one on the CPU."""
+    config = GpuIndexCagraConfig()
+    config.device = where.gpu
+    made = GpuIndexCagra(provider, index.d, index.metric_type, config)
+    made.copyFrom(index)
+    return made
 
 
 def index_gpu_to_cpu(gpu_index: Any) -> Any:
@@ -132,6 +145,10 @@ def index_gpu_to_cpu(gpu_index: Any) -> Any:
         return index_gpu_to_cpu(gpu_index.at(0))
     if _is_wrapper(gpu_index):
         return _rewrapped(gpu_index, Placement(CPU), index_gpu_to_cpu)
+    if isinstance(gpu_index, GpuIndexCagra):
+        layered = IndexHNSWCagra()
+        gpu_index.copyTo(layered)
+        return layered
     return plain(copy.deepcopy(gpu_index).to(Placement(CPU)))
 
 
