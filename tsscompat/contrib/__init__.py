@@ -9,6 +9,8 @@ import sys
 
 from tsscompat.faiss_compat import contrib as _home
 
-for _module in pkgutil.iter_modules(_home.__path__):
-    globals()[_module.name] = importlib.import_module(f"{_home.__name__}.{_module.name}")
-    sys.modules[f"{__name__}.{_module.name}"] = globals()[_module.name]
+for _module in pkgutil.walk_packages(_home.__path__, f"{_home.__name__}."):
+    _name = _module.name.removeprefix(f"{_home.__name__}.")
+    sys.modules[f"{__name__}.{_name}"] = importlib.import_module(_module.name)
+    if "." not in _name:
+        globals()[_name] = sys.modules[f"{__name__}.{_name}"]

@@ -89,7 +89,7 @@ class ResidualCoarseQuantizer(AdditiveCoarseQuantizer):
         self.is_trained = False
 
     @property
-    def aq(self) -> ResidualQuantizer:  # type: ignore[override]
+    def aq(self) -> ResidualQuantizer:
         made: ResidualQuantizer = self.rq
         return made
 
@@ -141,7 +141,7 @@ class LocalSearchCoarseQuantizer(AdditiveCoarseQuantizer):
         self.is_trained = False
 
     @property
-    def aq(self) -> LocalSearchQuantizer:  # type: ignore[override]
+    def aq(self) -> LocalSearchQuantizer:
         made: LocalSearchQuantizer = self.lsq
         return made
 

@@ -29,6 +29,8 @@ from tsscompat.kernels.coded import again, worth_decoding
 from tsscompat.kernels.metrics import L2
 
 AQ = AdditiveQuantizer
+# Search types whose distances are those to the decoded vectors.
+_EXACT = (AQ.ST_decompress, AQ.ST_norm_float, AQ.ST_norm_from_LUT)
 
 
 def check_search_type(aq: AdditiveQuantizer) -> None:
@@ -86,7 +88,7 @@ class IndexAdditiveQuantizer(ScannedCodes):
         check(params is None, "search params not supported for this index")
         check_search_type(self.aq)
         distances, labels = super()._search(x, k, params)
-        if self.aq.search_type == AQ.ST_decompress and self.metric_type == METRIC_L2 and self.ntotal:
+        if self.aq.search_type in _EXACT and self.metric_type == METRIC_L2 and self.ntotal:
             # The best by products, in the order of distances computed term by term.
             return again(x, self._rows, self._decode_into, labels, L2)
         return distances, labels
@@ -99,7 +101,7 @@ class IndexAdditiveQuantizer(ScannedCodes):
         out.copy_(self.aq._decode(codes))
 
     def _decoder(self, x: Tensor) -> Decoder | None:
-        plain = self.aq.search_type == AQ.ST_decompress or self.metric_type == METRIC_INNER_PRODUCT
+        plain = self.aq.search_type in _EXACT or self.metric_type == METRIC_INNER_PRODUCT
         if not plain or not worth_decoding(x, 8, True):
             return None
         return Decoder(self._decode_into, None)
@@ -201,7 +203,7 @@ class IndexResidualQuantizer(IndexAdditiveQuantizer):
         self.code_size = self.rq.code_size
 
     @property
-    def aq(self) -> ResidualQuantizer:  # type: ignore[override]
+    def aq(self) -> ResidualQuantizer:
         made: ResidualQuantizer = self.rq
         return made
 
@@ -217,7 +219,7 @@ class IndexLocalSearchQuantizer(IndexAdditiveQuantizer):
         self.code_size = self.lsq.code_size
 
     @property
-    def aq(self) -> LocalSearchQuantizer:  # type: ignore[override]
+    def aq(self) -> LocalSearchQuantizer:
         made: LocalSearchQuantizer = self.lsq
         return made
 
@@ -235,7 +237,7 @@ class IndexProductResidualQuantizer(IndexAdditiveQuantizer):
         self.code_size = self.prq.code_size
 
     @property
-    def aq(self) -> ProductResidualQuantizer:  # type: ignore[override]
+    def aq(self) -> ProductResidualQuantizer:
         made: ProductResidualQuantizer = self.prq
         return made
 
@@ -253,7 +255,7 @@ class IndexProductLocalSearchQuantizer(IndexAdditiveQuantizer):
         self.code_size = self.plsq.code_size
 
     @property
-    def aq(self) -> ProductLocalSearchQuantizer:  # type: ignore[override]
+    def aq(self) -> ProductLocalSearchQuantizer:
         made: ProductLocalSearchQuantizer = self.plsq
         return made
 

@@ -15,8 +15,6 @@ GAPS: tuple[tuple[str, str], ...] = (
     (r".*SVS.*", "wraps Intel's SVS library, which FAISS's own wheel lacks too"),
     (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
     (r"EDEN(CodeFactors|FlatCodesDistanceComputer)", "EDEN's internal structures; its indexes and codes are here"),
-    (r".*Panorama", "Panorama is a layout of flat codes that comes in a later release; Flat gives the same results"),
-    (r"\w*QINCo\w*|\w*NeuralNetCodec|(Int32)?Tensor2D|Linear|Embedding|FFN", "neural codecs come in a later release"),
 )
 
 UNKNOWN = "FAISS has no such name, or it is internal to its C++"

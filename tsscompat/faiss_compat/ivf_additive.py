@@ -219,7 +219,7 @@ class IndexIVFResidualQuantizer(IndexIVFAdditiveQuantizer):
         self._sized()
 
     @property
-    def aq(self) -> ResidualQuantizer:  # type: ignore[override]
+    def aq(self) -> ResidualQuantizer:
         made: ResidualQuantizer = self.rq
         return made
 
@@ -245,7 +245,7 @@ class IndexIVFLocalSearchQuantizer(IndexIVFAdditiveQuantizer):
         self._sized()
 
     @property
-    def aq(self) -> LocalSearchQuantizer:  # type: ignore[override]
+    def aq(self) -> LocalSearchQuantizer:
         made: LocalSearchQuantizer = self.lsq
         return made
 
@@ -272,7 +272,7 @@ class IndexIVFProductResidualQuantizer(IndexIVFAdditiveQuantizer):
         self._sized()
 
     @property
-    def aq(self) -> ProductResidualQuantizer:  # type: ignore[override]
+    def aq(self) -> ProductResidualQuantizer:
         made: ProductResidualQuantizer = self.prq
         return made
 
@@ -299,7 +299,7 @@ class IndexIVFProductLocalSearchQuantizer(IndexIVFAdditiveQuantizer):
         self._sized()
 
     @property
-    def aq(self) -> ProductLocalSearchQuantizer:  # type: ignore[override]
+    def aq(self) -> ProductLocalSearchQuantizer:
         made: ProductLocalSearchQuantizer = self.plsq
         return made
 

@@ -36,7 +36,7 @@ _TILE = 1 << 14
 class ScannedCodes(IndexFlatCodes):
     """Codes that a scan can score without decoding them all."""
 
-    _caches = ("_lists",)
+    _caches: tuple[str, ...] = ("_lists",)
 
     def _codec(self) -> ListCodec | None:
         """How the codes are scored; None: only by decoding."""
