@@ -329,6 +329,7 @@ class ArrayInvertedLists(InvertedLists):
             self._moves += moved
             self._tail[1] = 0
         self._changes += 1
+        self._ragged().kept.pop("widest", None)
         return places
 
     def _set_rows(self, rows: Tensor, codes: Tensor, ids: Tensor) -> None:
@@ -340,6 +341,7 @@ class ArrayInvertedLists(InvertedLists):
     def _set_sizes(self, sizes: Tensor) -> None:
         self._ragged()
         self._sizes.copy_(sizes)
+        self._ragged().kept.pop("widest", None)
         self._moves += 1
         self._changes += 1
         if not bool(self._sizes.any()):
