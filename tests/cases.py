@@ -134,6 +134,17 @@ NO_IDS = "add_with_ids"
 FLAT = NO_IDS
 CODES = NO_IDS
 PQ = f"{NO_IDS} sel"
+# Sums of bytes stand for distances, not those of the vectors that reconstruct gives. FAISS reads blocks that it has emptied.
+FAST_SCAN = {"lacks": f"{NO_IDS} sel range_search add_sa_codes", "avoid": "empty", "symmetric": False}
+# FAISS takes codes for blocks when it adds them to lists in blocks; an index read from a file cannot decode: the process ends.
+FAST_LISTS = {
+    "lacks": "search_and_reconstruct",
+    "avoid": "add_sa_codes reconstruct sa_encode",
+    "symmetric": False,
+    "two_stage": True,
+}
+# Local search begins at random for each batch.
+RANDOM = "parts"
 GRAPH = f"{NO_IDS} remove_ids merge_from sa_encode add_sa_codes"
 AT_ONCE = f"{GRAPH} range_search sel empty parts"
 PRETRANSFORMED = "add_sa_codes"
@@ -141,6 +152,7 @@ REFINED = f"{NO_IDS} remove_ids merge_from add_sa_codes"
 IVF = {"params": ivf_params}
 IVFPQ = {"params": ivfpq_params}
 ALL_LISTS = "nprobe = 8"
+RABITQ_FAST = {"params": lambda faiss, sel: ivf_rabitq_params(faiss, sel)}
 SPECTRAL = {"lacks": "sel reconstruct sa_encode", "avoid": "search_and_reconstruct clone"}
 
 
@@ -174,13 +186,23 @@ ROWS: list[Row] = [
     row("IVF8,SQ0", tune=ALL_LISTS, **IVF),
     row("IVF8,EDEN4BIASED", tune=ALL_LISTS, **IVF),
     row("IVF8,PCAR12,SH3c", tune=ALL_LISTS, symmetric=False, **SPECTRAL, **IVF),
+    row("IVF8,FlatPanorama5_64", tune=ALL_LISTS, avoid="merge_from clone", **IVF),
+    row("IVF8,RaBitQfs2", tune=ALL_LISTS, symmetric=False, two_stage=True, **RABITQ_FAST),
     row("IVF8,RaBitQ", tune=ALL_LISTS, symmetric=False, params=ivf_rabitq_params),
     row("IVF8,RaBitQ3", tune=ALL_LISTS, symmetric=False, two_stage=True, params=ivf_rabitq_params),
     row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
     row("IVF8(SQ8),Flat", tune=ALL_LISTS, **IVF),
     row("IMI2x4,Flat", tune="nprobe = 64", exhaustive=False, **IVF),
     row("IMI2x4,PQ4np", tune="nprobe = 64", exhaustive=False, **IVFPQ),
+    row("IVF8,PQ8x4fs", tune=ALL_LISTS, **FAST_LISTS, **IVF),
+    row("IVF8,PQ8x4fs-IP", "IVF8,PQ8x4fs", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **FAST_LISTS, **IVF),
+    row("IVF8,PQ8x4fsr", tune=ALL_LISTS, **FAST_LISTS, **IVF),
+    row("IVF8,PQ8x4fsr-IP", "IVF8,PQ8x4fsr", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, **FAST_LISTS, **IVF),
+    row("IVF8,PQ8x4fsr_64", tune=ALL_LISTS, **FAST_LISTS, **IVF),
     # -- codes
+    row("PQ8x4fs", **FAST_SCAN),
+    row("PQ8x4fs-IP", "PQ8x4fs", metric="METRIC_INNER_PRODUCT", **FAST_SCAN),
+    row("PQ4x4fs_64", **FAST_SCAN),
     row(
         "PQ4-polysemous",
         "PQ4",
@@ -202,11 +224,25 @@ ROWS: list[Row] = [
     row("SQtq4", lacks=CODES, symmetric=False, two_stage=True),
     row("SQtq2-IP", "SQtq2", metric="METRIC_INNER_PRODUCT", lacks=CODES),
     row("EDEN2", lacks=CODES, symmetric=False),
+    row("FlatL2Panorama4_512", avoid="clone", lacks=f"{CODES} add_sa_codes"),
+    row("FlatIPPanorama3_512", metric="METRIC_INNER_PRODUCT", avoid="clone", lacks=f"{CODES} add_sa_codes"),
+    row("RaBitQfs4", lacks=f"{CODES} sel range_search", symmetric=False, two_stage=True),
     row("LSHrt", lacks=f"{CODES} sel", symmetric=False, two_stage=True),
     row("RaBitQ", lacks=CODES, params=rabitq_params, symmetric=False),
     row(
         "RaBitQ4-IP", "RaBitQ4", metric="METRIC_INNER_PRODUCT", lacks=CODES, params=rabitq_params, symmetric=False, two_stage=True
     ),
+    # -- additive codes
+    row("RQ3x4", lacks=PQ),
+    row("RQ2x4_1x3_Nqint8", lacks=PQ, two_stage=True, symmetric=False),
+    row("RQ3x4_Ncqint4-IP", "RQ3x4_Ncqint4", metric="METRIC_INNER_PRODUCT", lacks=PQ),
+    row("LSQ3x4_Nfloat", lacks=PQ, avoid=RANDOM),
+    row("PRQ2x2x4_Nqint4", lacks=PQ, two_stage=True, symmetric=False),
+    row("PLSQ2x2x4", lacks=PQ, avoid=RANDOM),
+    row("IVF8,RQ3x4", tune=ALL_LISTS, lacks="sel", **IVF),
+    row("IVF8,RQ3x4_Nqint8-IP", "IVF8,RQ3x4_Nqint8", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, lacks="sel", **IVF),
+    row("IVF8,LSQ3x4_Nqint8", tune=ALL_LISTS, lacks="sel", avoid=RANDOM, symmetric=False, **IVF),
+    row("IVF16(RCQ2x2),RQ2x4_1x3", tune="nprobe = 16", lacks="sel", **IVF),
     # -- graphs
     row("HNSW8,Flat", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row("HNSW8,Flat-IP", "HNSW8,Flat", metric="METRIC_INNER_PRODUCT", lacks=GRAPH, exhaustive=False, params=hnsw_params),

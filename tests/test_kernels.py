@@ -91,6 +91,7 @@ COMPARERS = {
     if name.startswith(
         (
             "ivf.scan",
+            "panorama",
             "ivf.within",
             "ivf_few",
             "ivf_product",

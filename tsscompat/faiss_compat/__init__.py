@@ -72,6 +72,7 @@ from tsscompat.faiss_compat.profiles import *
 from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
 from tsscompat.faiss_compat.rabitq import *
+from tsscompat.faiss_compat.rabitq_fastscan import *
 from tsscompat.faiss_compat.rabitq_graph import *
 from tsscompat.faiss_compat.randoms import *
 from tsscompat.faiss_compat.refine import *

@@ -143,7 +143,13 @@ class IndexFlatPanorama(IndexFlat):
         labels, sizes = base_labels[named], named.sum(1)
         lists = Ragged(self._rows[labels], labels, sizes.cumsum(0) - sizes, sizes)
         keys = torch.arange(x.shape[0], device=x.device)[:, None]
-        codec = Levels(self.pano._layout(), self._remaining()[labels], self.metric_type, _report)
+        width, levels = self.pano.level_width_floats, self.pano.n_levels
+
+        def report(looked: Looked) -> None:
+            # Here FAISS counts dimensions, not levels.
+            _report((looked[0] * width, looked[1] // levels * self.d))
+
+        codec = Levels(self.pano._layout(), self._remaining()[labels], self.metric_type, report)
         return codec.top(x, keys, keys, lists, k, Options())[:2]
 
     def add_sa_codes(self, codes: Any, ids: Any = None) -> None:
@@ -252,6 +258,13 @@ class IndexHNSWFlatPanorama(IndexHNSWFlat):
         if kept is None or kept.shape[0] != self.ntotal:
             kept = self._lengths = self.pano._layout().norms(self._vectors())
         return Float32Vector(kept.reshape(-1))
+
+    def _found(self, x: Tensor, k: int, params: SearchParameters | None, starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        before = cvar.hnsw_stats.ndis
+        found = super()._found(x, k, params, starts)
+        compared = (cvar.hnsw_stats.ndis - before) * self.d
+        _report((compared, compared))
+        return found
 
     def get_cum_sum(self, i: int) -> Any:
         """Where the lengths of vector i begin."""

@@ -17,6 +17,7 @@ from tsscompat.faiss_compat.sections import (  # noqa: F401 - their rows
     nsg,
     panorama,
     rabitq,
+    rabitq_fastscan,
     transforms,
     wrappers,
 )

@@ -76,14 +76,14 @@ class PanoramaLists:
         sizes, layout = InvertedListsCodec._sizes(reader, nlist), lists.pano._layout()
         slots = (sizes + (batch - 1)) // batch * batch
         reader.check(int(sizes.max()) < 1 << 40 if nlist else True, "lists of {} entries", sizes)
-        reader.need(int((slots * (code_size + 4 * layout.levels + 4) + sizes * 8).sum()))
+        reader.need(int((slots * (code_size + 4 * levels + 4) + sizes * 8).sum()))
         codes, ids = [torch.empty(0, code_size, dtype=torch.uint8)], [torch.empty(0, dtype=torch.int64)]
         for n, room in zip(sizes.tolist(), slots.tolist()):
             if n:
                 packed = reader.array(room * obj.d, torch.float32)
                 codes.append(layout.unpack(packed, n).view(torch.uint8))
                 ids.append(reader.array(n, torch.int64))
-                reader.array(room * (layout.levels + 1), torch.float32)
+                reader.array(room * (levels + 1), torch.float32)
         lists._load(sizes, torch.cat(codes), torch.cat(ids))
         return lists
 
@@ -102,7 +102,10 @@ class PanoramaLists:
             if names.shape[0]:
                 writer.array(layout.pack(vectors))
                 writer.array(names)
-                writer.array(layout.pack_norms(layout.norms(vectors)))
+                lengths = layout.pack_norms(layout.norms(vectors))
+                # Where levels were too many, FAISS keeps room for those that went.
+                room = layout.slots(vectors.shape[0]) * (value.n_levels + 1)
+                writer.array(torch.nn.functional.pad(lengths, (0, room - lengths.shape[0])))
 
 
 def _finish_ivf(obj: Any, reader: Reader) -> None:
@@ -159,4 +162,3 @@ def _finish_refine(obj: Any, reader: Reader) -> None:
 
 
 index.section("IxRP", "IndexRefinePanorama", REFINE, finish=_finish_refine)
-
