@@ -13,10 +13,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import tsscompat as faiss
+
 # Reductions to Python numbers, and what makes tensors whose sizes depend on data.
-WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "bincount", "repeat_interleave", "unique", "is_nonzero", "equal.default")
+WAITING = (
+    "_local_scalar_dense",
+    "nonzero",
+    "masked_select",
+    "bincount",
+    "repeat_interleave",
+    "unique",
+    "is_nonzero",
+    "equal.default",
+)
 
 PROGRAM = """
 import json, sys
@@ -39,12 +51,7 @@ class Noted(TorchDispatchMode):
             self.names.append(name)
         return func(*args, **(kwargs or {}))
 
-torch.manual_seed(0)
-kind, nq = sys.argv[1], int(sys.argv[3])
-xb, xq = torch.randn(400, 8), torch.randn(nq, 8)
-index = faiss.index_factory(8, kind)
-index.train(xb)
-index.add(xb)
+index, xq = faiss.read_index(sys.argv[1]), torch.randn(int(sys.argv[3]), 8)
 if hasattr(index, "nprobe"):
     index.nprobe = 2
 expected = index.search(xq, 3)  # what is kept between searches is made in the first one
@@ -58,23 +65,33 @@ print(json.dumps(noted.names))
 """
 
 
-def operations(kind: str, nq: int, how: str = "whole") -> list[str]:
+@pytest.fixture
+def operations(tmp_path):
     """The operations of a search that a GPU would be waited for."""
-    here = str(Path(__file__).parent)
-    environment = os.environ | {"TSSCOMPAT_TWINS": "triton", "TRITON_INTERPRET": "1", "PYTHONPATH": here, "TSSCOMPAT_DEVICE": "cpu"}
-    command = [sys.executable, "-W", "ignore", "-c", PROGRAM, kind, json.dumps(WAITING), str(nq), how]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr[-2000:]
-    return json.loads(run.stdout.splitlines()[-1])
+
+    def run(kind: str, nq: int, how: str = "whole") -> list[str]:
+        index, path = faiss.index_factory(8, kind), tmp_path / "index"
+        vectors = np.random.RandomState(1).randn(200, 8).astype(np.float32)
+        index.train(vectors)
+        index.add(vectors)
+        faiss.write_index(index, str(path))
+        environment = os.environ | {"TSSCOMPAT_TWINS": "triton", "TRITON_INTERPRET": "1", "TSSCOMPAT_DEVICE": "cpu"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, "-W", "ignore", "-c", PROGRAM, str(path), json.dumps(WAITING), str(nq), how]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="there is no Triton here")
 
 
 @pytest.mark.parametrize("kind,nq", [("Flat", 2), ("IVF4,Flat", 7), ("IVF4,PQ2x4", 1)])
-def test_a_search_reads_nothing_back(kind, nq):
+def test_a_search_reads_nothing_back(operations, kind, nq):
     assert operations(kind, nq) == []
 
 
-def test_what_is_read_back_is_seen():
+def test_what_is_read_back_is_seen(operations):
     assert operations("Flat", 1, "broken") != []

@@ -36,7 +36,7 @@ TWINS = sorted(
     for name in kernel_inputs.INPUTS
     if find_twin(f"tsscompat.kernels.{name.rpartition('.')[0]}", name.rpartition(".")[2], "cuda")
 )
-EXAMPLES = 60 if ON_GPU else 4
+EXAMPLES = 60 if ON_GPU else 3
 
 
 @pytest.fixture(autouse=True)
@@ -119,12 +119,13 @@ def test_a_twin_answers_as_its_definition(name):
 
 
 def close_rows(n: int, d: int) -> Tensor:
-    """Rows that differ less than low precision can tell."""
-    return torch.randn(1, d) + 1e-3 * torch.randn(n, d)
+    """Rows in two clusters far apart, within which they differ less than low precision can tell."""
+    far = torch.where(torch.arange(n) % 2 == 0, 10.0, -10.0)[:, None]
+    return far + 1e-3 * torch.randn(n, d)
 
 
 # Queries, rows, dimension, results.
-SHAPES = [(1, 7, 1, 1), (7, 300, 3, 13), (9, 1500, 31, 2), (1, 300, 768, 10), (9, 1300, 96, 1), (2, 13, 1536, 100)]
+SHAPES = [(1, 7, 1, 1), (3, 300, 3, 13), (9, 1500, 31, 2), (1, 300, 768, 10), (2, 13, 1536, 100)]
 if ON_GPU:
     ROWS, WIDTHS, RESULTS = (13, 300, 70_000), (1, 3, 31, 96, 768, 1536), (1, 10, 100, 1000, 3000)
     SHAPES += itertools.product((1, 13, 300), ROWS, WIDTHS, RESULTS)
@@ -150,7 +151,7 @@ def test_what_screening_cannot_tell_apart_is_scored(case, monkeypatch):
     monkeypatch.setattr(screen, "unproven", lambda *given: counted.append(original(*given)) or counted[-1])
     torch.manual_seed(5)
     y = close_rows(1400, 20)
-    x = close_rows(9, 20) if case == "strange" else y[:9].clone()
+    x = close_rows(9, 20)
     if case == "strange":
         x[3], y[70, 3], y[99] = 1e30, float("inf"), float("nan")
     allowed = torch.rand(1400) < 0.7

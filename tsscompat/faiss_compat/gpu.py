@@ -26,7 +26,9 @@ from tsscompat.faiss_compat.gpu_indexes import (
     GpuIndexIVFFlat,
     GpuIndexIVFPQ,
     GpuIndexIVFScalarQuantizer,
+    coarse_quantizer,
     halve_quantizer,
+    noted,
     plain,
     recast,
 )
@@ -45,7 +47,10 @@ from tsscompat.faiss_compat.ivf import IndexIVF
 from tsscompat.faiss_compat.ivf_flat import IndexIVFFlat
 from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
 from tsscompat.faiss_compat.ivf_sq import IndexIVFScalarQuantizer
+from tsscompat.faiss_compat.local_search import IcmEncoder, IcmEncoderFactory, LocalSearchQuantizer
 from tsscompat.faiss_compat.meta import IndexReplicas, IndexShards, IndexShardsIVF, ThreadedIndex
+from tsscompat.faiss_compat.quantized import IndexScalarQuantizer
+from tsscompat.faiss_compat.quantizers import ScalarQuantizer
 from tsscompat.faiss_compat.tuning import ParameterSpace
 from tsscompat.faiss_compat.vectors import Int32Vector
 
@@ -94,6 +99,8 @@ def _named_on_gpu(twin: Any, resources: Any, options: GpuClonerOptions) -> Any:
         return GpuIndexFlat(resources, twin, config)
     made = recast(twin, kind)
     made._gpu_resources = resources
+    made.__dict__["_gpu_indices"] = options.indicesOptions
+    noted(made, resources)
     if isinstance(made, IndexIVF):
         half = GpuIndexFlatConfig()
         half.useFloat16 = options.useFloat16CoarseQuantizer
@@ -115,10 +122,20 @@ def index_cpu_to_gpu(provider: Any, device: int, index: Any, options: GpuClonerO
     if _is_wrapper(index):
         return _rewrapped(index, where, lambda inner: index_cpu_to_gpu(provider, device, inner, options))
     require_memory(footprint(index), where.device, type(index).__name__)
+    if type(index) is IndexScalarQuantizer and index.sq.qtype == ScalarQuantizer.QT_fp16:
+        index, options = _halves(index), copy.copy(options)
+        options.useFloat16 = True
     if isinstance(index, IndexHNSWCagra):
         return _cagra(provider, where, index)
     twin = copy.deepcopy(index).to(where)
     return _named_on_gpu(plain(twin), provider, options)
+
+
+def _halves(index: IndexScalarQuantizer) -> IndexFlat:
+    """A flat index of the vectors that float16 codes stand for."""
+    flat = coarse_quantizer(index.d, index.metric_type).to(Placement(index.device, index.getDevice()))
+    flat._add(index._reconstruct_n(0, index.ntotal), None)
+    return flat
 
 
 def _cagra(provider: Any, where: Placement, index: IndexHNSWCagra) -> GpuIndexCagra:
@@ -311,6 +328,17 @@ class GpuProgressiveDimIndexFactory(ProgressiveDimIndexFactory):
         return index_cpu_to_gpu_multiple(self.vres, self.devices, IndexFlatL2(dim), self.options)
 
 
+class GpuIcmEncoderFactory(IcmEncoderFactory):
+    """Makes encoders for a quantizer on the GPU where that quantizer is; `ngpus` of them must be there."""
+
+    def __init__(self, ngpus: int = 1) -> None:
+        super().__init__()
+        check(1 <= ngpus <= get_num_gpus(), "expected 1 to {} GPUs, got {}", get_num_gpus(), ngpus)
+
+    def get(self, lsq: LocalSearchQuantizer) -> IcmEncoder:
+        return IcmEncoder(lsq)
+
+
 class GpuParameterSpace(ParameterSpace):
     """A ParameterSpace that also knows the tables of a placed IVFPQ index."""
 
@@ -322,6 +350,7 @@ class GpuParameterSpace(ParameterSpace):
 
 
 __all__ = [
+    "GpuIcmEncoderFactory",
     "GpuParameterSpace",
     "GpuProgressiveDimIndexFactory",
     "ToCPUCloner",

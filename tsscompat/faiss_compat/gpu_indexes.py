@@ -1,7 +1,7 @@
 """GpuIndex*: FAISS's names for its four GPU indexes, here the ordinary classes placed on a GPU.
 
 A config's `device` places the index, `useFloat16` stores a flat index (or a coarse quantizer, through flatConfig) in half precision,
-`usePrecomputedTables` precomputes them. Settings that only *permit* something (float16 look-up tables, ids in 32 bits or in host memory, an
+`usePrecomputedTables` precomputes them. Settings that only *permit* something (float16 look-up tables, ids in host memory, an
 interleaved layout, a quantizer on the CPU) are met by float32, 64 bits and the device itself. What would change the answers or the place
 and cannot be done raises: INDICES_IVF, unified memory, cuVS.
 """
@@ -52,7 +52,9 @@ class GpuIndexFlatConfig(GpuIndexConfig):
 class GpuIndexIVFConfig(GpuIndexConfig):
     """How inverted lists are stored."""
 
-    indicesOptions = enum(int, INDICES_64_BIT, "INDICES_32_BIT and INDICES_CPU permit what INDICES_64_BIT does")
+    indicesOptions = enum(
+        int, INDICES_64_BIT, "INDICES_32_BIT keeps the lower half of ids; INDICES_CPU permits what INDICES_64_BIT does"
+    )
     flatConfig = child(GpuIndexFlatConfig, "of the coarse quantizer")
     allowCpuCoarseQuantizer = boolean(False, "every coarse quantizer lives on the GPU")
 
@@ -107,6 +109,18 @@ class GpuIndex(Index):
         config._check()
         self._gpu_resources = resources
         self._move(gpu(config.device))
+        noted(self, resources)
+
+    def _gpu_content(self) -> dict[str, list[Tensor]]:
+        """The tensors held on the GPU, under FAISS's names of kinds."""
+        return {}
+
+
+def noted(index: Any, resources: Any) -> None:
+    """Let resources know of an index that was placed with them."""
+    note = getattr(resources, "_note", None)
+    if note is not None:
+        note(index)
 
 
 def split_config(arguments: tuple[Any, ...], config: Any, kind: type) -> tuple[tuple[Any, ...], Any]:
@@ -158,6 +172,9 @@ class GpuIndexFlat(GpuIndex, IndexFlat):
     def get_xb(self) -> Pointer:
         return Pointer(self._vectors)
 
+    def _gpu_content(self) -> dict[str, list[Tensor]]:
+        return {"FlatData": [self.codes.tensor]}
+
     def getNumVecs(self) -> int:
         """How many vectors there are."""
         return int(self.ntotal)
@@ -185,9 +202,12 @@ def _with_metric(arguments: tuple[Any, ...], metric: int) -> tuple[Any, ...]:
 class GpuIndexIVF(GpuIndex):
     """Inverted lists on a GPU."""
 
+    _gpu_indices: int = INDICES_64_BIT
+
     def _begin(self, provider: Any, arguments: tuple[Any, ...], config: Any, defaults: tuple[Any, ...]) -> None:
         """Be a copy of an index, or new from (quantizer?, dimension, nlist, ...)."""
         kind: Any = self._plain_class()
+        self.__dict__["_gpu_indices"] = config.indicesOptions
         first = arguments[0] if arguments else None
         if isinstance(first, kind):
             kind.__init__(self)
@@ -217,6 +237,16 @@ class GpuIndexIVF(GpuIndex):
     def _metric_at() -> int:
         """Which of the arguments after nlist is the metric."""
         return 0
+
+    def _gpu_content(self) -> dict[str, list[Tensor]]:
+        lists = self._lists()._ragged()  # type: ignore[attr-defined]
+        flat = self.quantizer  # type: ignore[attr-defined]
+        return {"IVFLists": [lists.codes, lists.ids], "FlatData": [flat.codes.tensor] if isinstance(flat, IndexFlat) else []}
+
+    def _add_codes(self, codes: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
+        # FAISS keeps the lower half of each id; so do we, in 64 bits.
+        narrow = ids is not None and self._gpu_indices == INDICES_32_BIT
+        super()._add_codes(codes, ids.to(torch.int32).to(torch.int64) if narrow and ids is not None else ids, list_nos)  # type: ignore[misc]
 
     def getNumLists(self) -> int:
         return int(self.nlist)  # type: ignore[attr-defined]
@@ -319,7 +349,7 @@ class GpuIndexIVFScalarQuantizer(GpuIndexIVF, IndexIVFScalarQuantizer):
         return 1
 
 
-_GPU_STATE = ("_gpu_resources", "_gpu_paging")
+_GPU_STATE = ("_gpu_resources", "_gpu_paging", "_gpu_indices")
 
 
 def recast(index: Any, kind: type) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -68,12 +69,18 @@ class StandardGpuResources(GpuResourcesProvider):
         return free_memory(gpu(device).device) or 0
 
     def getMemoryInfo(self) -> dict[int, dict[str, tuple[int, int]]]:
-        """For each CUDA device: how many blocks and bytes torch holds."""
-        return {
-            number: {"torch": (torch.cuda.memory_stats(number).get("active.all.current", 0), torch.cuda.memory_allocated(number))}
-            for number in range(gpu_count())
-            if gpu(number).device.type == "cuda"
-        }
+        """For each GPU by kind of content: how many tensors the indexes placed with these resources hold there, of how many bytes."""
+        found: dict[int, dict[str, tuple[int, int]]] = {number: {"FlatData": (0, 0)} for number in range(gpu_count())}
+        for index in list(self.__dict__.get("_placed", ())):
+            held = found.setdefault(max(0, index.getDevice()), {})
+            for kind, tensors in index._gpu_content().items():
+                count, size = held.get(kind, (0, 0))
+                held[kind] = count + len(tensors), size + sum(t.nbytes for t in tensors)
+        return found
+
+    def _note(self, index: Any) -> None:
+        """Remember, weakly, an index that was placed with these resources."""
+        self.__dict__.setdefault("_placed", weakref.WeakSet()).add(index)
 
     def getDefaultStream(self, device: int) -> int:
         """The CUDA stream that work on a GPU is ordered on; 0 for a virtual GPU."""

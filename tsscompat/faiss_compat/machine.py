@@ -10,6 +10,7 @@ import time
 from types import TracebackType
 
 from tsscompat import interrupts
+from tsscompat.devices import gpu_count
 from tsscompat.errors import check
 from tsscompat.kernels import threads
 
@@ -46,7 +47,7 @@ def check_openmp() -> bool:
 
 def get_compile_options() -> str:
     """What computes: FAISS names instruction sets here, the compilers of torch and numba choose them at run time."""
-    return "OPTIMIZE TORCH " + ("NUMBA " if importlib.util.find_spec("numba") else "")
+    return "OPTIMIZE TORCH " + ("NUMBA " if importlib.util.find_spec("numba") else "") + ("GPU " if gpu_count() else "")
 
 
 def get_mem_usage_kb() -> int:

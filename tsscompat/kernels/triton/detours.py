@@ -18,7 +18,8 @@ def _detours(graph, out, first, degree, W: tl.constexpr):
     count = tl.zeros([W], tl.int64)
     for i in range(0, degree):
         by = tl.load(graph + (first + node) * degree + i)
-        ends = tl.load(graph + by * degree + lane, mask=(lane < degree) & (by >= 0), other=-1)
+        ends = tl.load(graph + tl.maximum(by, 0) * degree + lane, mask=lane < degree, other=-1)
+        ends = tl.where(by >= 0, ends, -1)
         later = tl.maximum(lane, i)
         same = (ends[None, :] == mine[:, None]) & (ends >= 0)[None, :] & (later[None, :] < lane[:, None])
         count += tl.sum(same.to(tl.int64), 1)
