@@ -36,6 +36,7 @@ CASES = [
     Case("IVF1024,SQ8", "IVF1024,SQ8", nprobe=16),
     Case("SQ8", "SQ8"),
     Case("PQ16", "PQ16"),
+    Case("RQ8x8_Nqint8", "RQ8x8_Nqint8"),
     Case("HNSW32", "HNSW32", ef_search=64, agreement=0.97),
     Case("IVF1024_HNSW32,Flat", "IVF1024_HNSW32,Flat", nprobe=16, agreement=0.97),
     Case("IVF1024,PQ16,RFlat", "IVF1024,PQ16,RFlat", nprobe=16, k_factor=4),

@@ -221,7 +221,7 @@ def test_untrained_indexes_refuse_vectors(faiss, row):
     index = row.make(faiss)
     if index.is_trained:
         return
-    with pytest.raises(RuntimeError):
+    with asking(faiss, row, "untrained"), pytest.raises(RuntimeError):
         fill(row, index, shelf(row).base, shelf(row).ids)
 
 
