@@ -205,7 +205,7 @@ class IndexFastScan(Index):
         check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "metric {} not supported", self.metric_type)
         allowed, largest = allowed_rows(params, self.ntotal, self.device), self.metric_type == METRIC_INNER_PRODUCT
         if self.implem in (2, 3, 4):
-            return self._search_original(x, k, allowed)
+            return self._search_original(x, k, params)
         check(self.implem in (0, 12, 13, 14, 15), "invalid implem {}", self.implem)
         check(self.bbs == 32 or self.implem not in (12, 13), "implem {} takes blocks of 32, not {}", self.implem, self.bbs)
         if self.skip & _NO_SCAN or self.ntotal == 0:
@@ -217,22 +217,20 @@ class IndexFastScan(Index):
         codec = FastScan(lambda x, keys, coarse: self._tables(x), largest, self.M2 * 16 * 5)
         return rows.top(codec, x, self._as_lists(), k, allowed, self._run)
 
-    def _search_original(self, x: Tensor, k: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
-        """By the original codes, one after the other: with tables of floats (2), or of bytes, whose sums are left so (3) or not (4)."""
+    def _search_original(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        """By the original codes: as their index searches (2), or with tables of bytes, whose sums are left so (3) or not (4)."""
         orig = self._original()
-        lists, largest = rows.as_lists(orig._rows), self.metric_type == METRIC_INNER_PRODUCT
-        norms, weight = self._weighted()
-        tables = self._float_tables(x)
         if self.implem == 2:
-            if weight:
-                tables[:, self.M - norms :] *= weight
-            return rows.top(rows.Tables(tables, 4, largest), x, lists, k, allowed)
-        bytes_ = quantize(tables, None, norms, weight)
-        sums, labels = rows.top(rows.Tables(bytes_.whole()[:, : self.M].contiguous(), 4, largest), x, lists, k, allowed)
+            found: tuple[Tensor, Tensor] = orig._search(x, k, params)
+            return found
+        lists, largest = rows.as_lists(orig._rows), self.metric_type == METRIC_INNER_PRODUCT
+        tables, allowed = self._tables(x), allowed_rows(params, self.ntotal, self.device)
+        codec = rows.Tables(tables.whole()[:, : self.M].contiguous(), 4, largest)
+        sums, labels = rows.top(codec, x, lists, k, allowed)
         if self.implem == 3:
             return sums, labels
         query = torch.arange(x.shape[0], device=x.device)[:, None]
-        return torch.where(labels >= 0, bytes_.values(sums, query), sums), labels
+        return torch.where(labels >= 0, tables.values(sums, query), sums), labels
 
     # -- FAISS's C signatures -----------------------------------------------------------------------------------------------------------
 
