@@ -16,10 +16,11 @@ from torch import Tensor
 from tsscompat.kernels.hamming import FAR, MISSING, PLACE_BITS, WORST
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.numba.addressed import address
-from tsscompat.kernels.numba.ivf_heap import roomy, sift
+from tsscompat.kernels.numba.ivf_heap import among, roomy, sift
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.numba.jit import inline, jit
-from tsscompat.kernels.numba.popcount import GROUP, byte_at, count_bytes, count_four, count_rows, room_for, word_at
+from tsscompat.kernels.numba.lanes import lowest
+from tsscompat.kernels.numba.popcount import GROUP, byte_at, count_bytes, count_four, count_rows, room_for, under, word_at
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 Array = np.ndarray[Any, Any]
@@ -100,26 +101,18 @@ def _sink(heap, word):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _any_under(group, bar):  # type: ignore[no-untyped-def]
-    under = np.int32(0)
-    for i in range(group.shape[0]):
-        under += np.int32(group[i] < bar)
-    return under > 0
-
-
-@inline
 def _keep(heap, found, n, first, allowed):  # type: ignore[no-untyped-def]
     """Enter the distances of rows first : first + n into a heap of words."""
     masked = allowed.shape[0] > 0
-    bar = np.int32(min(heap[0] >> PLACE_BITS, _FAR))
+    bar = np.int32(heap[0] >> PLACE_BITS)
     for g in range(0, n, 64):
-        group = found[g : min(g + 64, n)]
-        if not _any_under(group, bar):
-            continue
-        for i in range(group.shape[0]):
-            if group[i] < bar and not (masked and not allowed[first + g + i]):
-                _sink(heap, np.int64(group[i]) << PLACE_BITS | (first + g + i))
-                bar = np.int32(min(heap[0] >> PLACE_BITS, _FAR))
+        bits = under(address(found) + 4 * g, n - g, bar)
+        while bits:
+            i = g + lowest(bits)
+            bits &= bits - np.uint64(1)
+            if found[i] < bar and not (masked and not allowed[first + i]):
+                _sink(heap, np.int64(found[i]) << PLACE_BITS | (first + i))
+                bar = np.int32(heap[0] >> PLACE_BITS)
 
 
 @jit
@@ -178,7 +171,7 @@ def _words(x: Tensor) -> Array:
     codes = x.numpy()
     n, size = codes.shape
     words = room_for((size + 7) // 8)
-    if size == 8 * words and codes.flags.c_contiguous and codes.ctypes.data % 8 == 0:
+    if size == 8 * words and x.is_contiguous() and x.data_ptr() % 8 == 0:
         return codes.view(np.uint64)
     out = np.zeros((n, 8 * words), np.uint8)
     out[:, :size] = codes
@@ -268,11 +261,17 @@ def _scan(x, codes, ids, offsets, sizes, keys, limits, pairs, by_arrival, distan
                 n = min(_ROWS, start + n_list - a)
                 base = _rows_at(codes, a, a + n, words, room)
                 count_rows(address(x) + 8 * q * words, base, n, words, address(found))
-                for i in range(n):
-                    if found[i] < bar:
+                for g in range(0, n, 64):
+                    bits = under(address(found) + 4 * g, n - g, bar)
+                    while bits:
+                        i = g + lowest(bits)
+                        bits &= bits - np.uint64(1)
+                        if found[i] >= bar:
+                            continue
                         row = a + i
+                        label = l << 32 | (row - start) if pairs else ids[row]
                         place = arrived + row - start if by_arrival else 0
-                        sift(costs, names, k, np.int64(found[i]) << shift | place, l << 32 | (row - start) if pairs else ids[row])
+                        sift(costs, names, k, np.int64(found[i]) << shift | place, label)
                         bar = np.int32(min(costs[0] >> shift, WORST))
                         entered += 1
             arrived += n_list
@@ -294,8 +293,9 @@ def _shared_out(work: Callable[[int, int], Any], nq: int, per_query: float) -> l
     return [part for _, part in sorted(done, key=lambda item: item[0])]
 
 
-def _per_query(lists: Ragged, nprobe: int, words: int) -> float:
-    return nprobe * (lists.ids.shape[0] / max(1, lists.nlist) * words * 2 * _WORD_NS + 20.0) + 1.0
+def _per_query(arena: tuple[Array, ...], nprobe: int, words: int) -> float:
+    codes, _, offsets, _ = arena
+    return nprobe * (codes.shape[0] / (offsets.shape[0] or 1) * words * 2 * _WORD_NS + 20.0) + 1.0
 
 
 def scan(
@@ -311,7 +311,7 @@ def scan(
     def some(a: int, b: int) -> tuple[int, int, int]:
         return _scan(queries, *arena, probed, cut, pairs, by_arrival, distances, labels, a, b)
 
-    done = _shared_out(some, nq, _per_query(lists, probed.shape[1], queries.shape[1]))
+    done = _shared_out(some, nq, _per_query(arena, probed.shape[1], queries.shape[1]))
     counts = (sum(d[0] for d in done), sum(d[1] for d in done), sum(d[2] for d in done))
     return torch.from_numpy(distances), torch.from_numpy(labels), counts
 
@@ -335,18 +335,16 @@ def _within(x, codes, ids, offsets, sizes, keys, radius, allowed, pairs, hits, q
                 n = min(_ROWS, stop - a)
                 base = _rows_at(codes, a, a + n, words, room)
                 count_rows(address(x) + 8 * q * words, base, n, words, address(found))
-                if not masked:
-                    scored += n
-                    if not _any_under(found[:n], radius):
-                        continue
                 distances, labels = roomy(distances, total, n), roomy(labels, total, n)
-                for i in range(n):
-                    row = a + i
-                    if masked:
-                        if not allowed[row]:
+                scored += among(allowed, a, a + n) if masked else n
+                for g in range(0, n, 64):
+                    bits = under(address(found) + 4 * g, n - g, radius)
+                    while bits:
+                        i = g + lowest(bits)
+                        bits &= bits - np.uint64(1)
+                        row = a + i
+                        if masked and not allowed[row]:
                             continue
-                        scored += 1
-                    if found[i] < radius:
                         distances[total] = found[i]
                         labels[total] = l << 32 | (row - start) if pairs else ids[row]
                         total += 1
@@ -363,8 +361,7 @@ def within(x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor 
     def some(a: int, b: int) -> Any:
         return _within(queries, *arena, probed, bound, mask, pairs, hits, a, b)
 
-    rows = lists.codes.shape[0] / max(1, lists.nlist)
-    done = _shared_out(some, nq, probed.shape[1] * (rows * queries.shape[1] * 2 * _WORD_NS + 20.0) + 1.0)
+    done = _shared_out(some, nq, _per_query(arena, probed.shape[1], queries.shape[1]))
     lims = np.zeros(nq + 1, _I64)
     np.cumsum(hits, out=lims[1:])
     distances, labels = np.concatenate([d[0] for d in done]), np.concatenate([d[1] for d in done])
@@ -383,11 +380,14 @@ def _search_lists(x, centers, nprobe, codes, ids, offsets, sizes, distances, lab
 
 
 def search_lists(x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Any:
-    nq, size = x.shape
-    words = -(-size // 8)
-    work = nq * (centers.shape[0] * words * _WORD_NS + _per_query(lists, nprobe, words))
-    if 8 * size >= _FAR or work > 2 * _GRAIN:
+    kept = lists.kept.get("centers")
+    if kept is None or kept[0] is not centers:
+        kept = lists.kept["centers"] = centers, centers.contiguous().numpy()
+    queries, table, arena = _words(x), kept[1], views(lists)
+    nq, words = queries.shape
+    work = nq * (table.shape[0] * words * _WORD_NS + _per_query(arena, nprobe, words))
+    if 64 * words >= _FAR or work > 2 * _GRAIN:
         return NotImplemented
     distances, labels = np.empty((nq, k), _I32), np.empty((nq, k), _I64)
-    counts = _search_lists(_words(x), centers.numpy(), nprobe, *views(lists), distances, labels)
+    counts = _search_lists(queries, table, nprobe, *arena, distances, labels)
     return torch.from_numpy(distances), torch.from_numpy(labels), counts

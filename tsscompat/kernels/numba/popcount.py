@@ -5,6 +5,7 @@ Everything is named by its address, at any alignment. LLVM turns `ctpop` into wh
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 from llvmlite import binding, ir
@@ -20,6 +21,7 @@ _VECTOR = ir.VectorType(_WORD, _WIDTH)
 _SHORT = tuple(n for n in (1, 2, 4) if n < _WIDTH)
 
 
+@functools.cache
 def room_for(words: int) -> int:
     """How many words a row takes for `count_rows`: filled up to a part of a vector, or to whole ones."""
     return next((n for n in _SHORT if n >= words), -(-words // _WIDTH) * _WIDTH)
@@ -209,6 +211,27 @@ def count_four(typingctx: Any, a: Any, b: Any, c: Any, e: Any, tile: Any, groups
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 9), codegen
+
+
+@intrinsic
+def under(typingctx: Any, counts: Any, n: Any, bar: Any) -> Any:
+    """Of 64 int32 at an address, which of the first n are under a bar: the first as the lowest bit. All 64 are read."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place, n, bar = args
+        lanes = 16
+        kind, numbers = ir.VectorType(_INT, lanes), ir.VectorType(_INT, lanes)
+        first = builder.insert_element(ir.Constant(kind, None), bar, ir.Constant(_INT, 0))
+        bars = builder.shuffle_vector(first, first, ir.Constant(numbers, None))
+        bits = _constant(0)
+        for part in range(0, 64, lanes):
+            found = builder.icmp_signed("<", _load(builder, builder.add(place, _constant(4 * part)), kind), bars)
+            word = builder.zext(builder.bitcast(found, ir.IntType(lanes)), _WORD)
+            bits = builder.or_(bits, builder.shl(word, _constant(part)))
+        some = builder.sub(builder.shl(_constant(1), n), _constant(1))
+        return builder.select(builder.icmp_signed("<", n, _constant(64)), builder.and_(bits, some), bits)
+
+    return types.uint64(types.int64, types.int64, types.int32), codegen
 
 
 @intrinsic
