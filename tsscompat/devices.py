@@ -98,3 +98,37 @@ def require_memory(n_bytes: int, device: torch.device, what: str) -> None:
     free = free_memory(device)
     if free is not None and n_bytes > free:
         raise OutOfDeviceMemory(f"{what} needs {n_bytes / 2**20:.0f} MiB on {device}, {free / 2**20:.0f} MiB are free there")
+
+
+# Bytes on their way at a time, twice over: one piece is filled while the other one travels.
+_PIECE = 1 << 26
+
+
+def carried(tensor: torch.Tensor, device: torch.device, piece: int = _PIECE) -> torch.Tensor:
+    """A tensor on a device; a large one goes from the host to a GPU in pieces through pinned buffers.
+
+    A piece is read, from the disk where the tensor is a mapped file, while the one before it is copied, and no copy of the whole is made
+    in the host's memory.
+    """
+    if tensor.device.type != "cpu" or device.type != "cuda" or tensor.nbytes <= piece or not tensor.is_contiguous():
+        return tensor.to(device)
+    return in_pieces(tensor, torch.empty_like(tensor, device=device), piece)
+
+
+def in_pieces(source: torch.Tensor, target: torch.Tensor, piece: int) -> torch.Tensor:
+    """Fill a contiguous target with a contiguous source of the host, piece by piece."""
+    octets, into = source.reshape(-1).view(torch.uint8), target.view(-1).view(torch.uint8)
+    on_gpu = target.is_cuda
+    rooms = [torch.empty(min(piece, octets.shape[0]), dtype=torch.uint8, pin_memory=on_gpu) for _ in range(2)]
+    done = [torch.cuda.Event() for _ in rooms] if on_gpu else []
+    for number, start in enumerate(range(0, octets.shape[0], piece)):
+        part, room = octets[start : start + piece], rooms[number % 2]
+        if on_gpu and number > 1:
+            done[number % 2].synchronize()
+        room[: part.shape[0]].copy_(part)
+        into[start : start + part.shape[0]].copy_(room[: part.shape[0]], non_blocking=True)
+        if on_gpu:
+            done[number % 2].record(torch.cuda.current_stream(target.device))
+    if on_gpu:
+        torch.cuda.current_stream(target.device).synchronize()
+    return target

@@ -2,6 +2,7 @@
 
 from tsscompat.faiss_compat.additive import *
 from tsscompat.faiss_compat.additive_coarse import *
+from tsscompat.faiss_compat.additive_fastscan import *
 from tsscompat.faiss_compat.additive_flat import *
 from tsscompat.faiss_compat.base import *
 from tsscompat.faiss_compat.binary import *
@@ -44,6 +45,7 @@ from tsscompat.faiss_compat.io import *
 from tsscompat.faiss_compat.io_streams import *
 from tsscompat.faiss_compat.ivf import *
 from tsscompat.faiss_compat.ivf_additive import *
+from tsscompat.faiss_compat.ivf_additive_fastscan import *
 from tsscompat.faiss_compat.ivf_coarse import *
 from tsscompat.faiss_compat.ivf_fastscan import *
 from tsscompat.faiss_compat.ivf_flat import *
@@ -82,6 +84,7 @@ from tsscompat.faiss_compat.selectors import *
 from tsscompat.faiss_compat.sharding import *
 from tsscompat.faiss_compat.split import *
 from tsscompat.faiss_compat.stats import *
+from tsscompat.faiss_compat.storage import *
 from tsscompat.faiss_compat.super_clustering import *
 from tsscompat.faiss_compat.tables import *
 from tsscompat.faiss_compat.transforms import *

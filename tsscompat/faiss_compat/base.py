@@ -7,6 +7,7 @@ FaissError, as FAISS's base class throws.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tsscompat.arrays import Array, Batch, as_tensor, matrix, rows
 from tsscompat.arrays import ids as ids_in
+from tsscompat.devices import Placement
 from tsscompat.errors import FaissError, check, expect
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer, real
@@ -42,6 +44,10 @@ def lims_out(batch: Batch, lims: Tensor) -> Array:
     return given.view(np.uint64) if isinstance(given, np.ndarray) else given
 
 
+# How an index type gives one that stores its vectors in another precision; storage.py has the rows.
+STORED_AS: dict[type, Callable[[Any, torch.dtype], Index]] = {}
+
+
 class Index(PointerMethods, Stated):
     """Vectors that can be searched."""
 
@@ -58,6 +64,16 @@ class Index(PointerMethods, Stated):
         self.metric_type = enums.metric_type_from_int(metric)
 
     # -- what FAISS's users call ----------------------------------------------------------------------------------------------------
+
+    def to(self, where: torch.device | str | int | Placement | None = None, dtype: torch.dtype | None = None) -> Any:
+        """Move to a device, and give this index; with `dtype`, an index that stores its vectors so, in the same or in another class."""
+        if where is not None:
+            super().to(where)
+        if dtype is None:
+            return self
+        convert = STORED_AS.get(type(self))
+        check(convert is not None, "to(dtype=...): {} does not store vectors as they are", type(self).__name__)
+        return convert(self, dtype)  # type: ignore[misc]
 
     def train(self, x: Array, *, numeric_type: int = enums.Float32, xq_train: Array | None = None) -> None:
         """Learn what the index needs to know of the data before vectors can be added."""

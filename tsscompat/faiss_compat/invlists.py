@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import ragged
 from tsscompat.arrays import as_tensor
-from tsscompat.devices import Placement
+from tsscompat.devices import Placement, carried
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import Stated, boolean, size_t
 from tsscompat.faiss_compat.vectors import Int64Vector, ObjectVector, Pointer, UInt8Vector, Vector
@@ -295,7 +295,7 @@ class ArrayInvertedLists(InvertedLists):
     def _move(self, where: Placement) -> None:
         super()._move(where)
         at = where.device
-        moved = Ragged(self._codes.to(at), self._ids.to(at), self._offsets.to(at), self._sizes.to(at))
+        moved = Ragged(carried(self._codes, at), carried(self._ids, at), self._offsets.to(at), self._sizes.to(at))
         self._take(moved, int(self._tail[0]), self._rooms.to(where.device))
 
     def _make_room(self, counts: Tensor) -> None:

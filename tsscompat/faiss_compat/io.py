@@ -20,7 +20,7 @@ from tsscompat.devices import CPU, Placement, default_device, place
 from tsscompat.errors import FaissError, FormatError, check
 from tsscompat.faiss_compat import sections, side_car
 from tsscompat.faiss_compat.base import Index
-from tsscompat.faiss_compat.io_streams import BufferedIOWriter, IOWriter, _open, reader_of
+from tsscompat.faiss_compat.io_streams import IO_FLAG_MMAP_IFC, BufferedIOWriter, IOWriter, _open, reader_of
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.wire.cursor import LIMITS, Reader, Writer
 from tsscompat.wire.tables import read_table, write_table
@@ -31,6 +31,8 @@ from tsscompat.wire.tables import read_table, write_table
 def _read_from(source: Any, work: Callable[[Reader], Any], io_flags: int = 0, device: Any = None) -> Any:
     """Run `work` on a reader over whatever was given, and put what it read on a device."""
     where = Placement(default_device()) if device is None else place(device)
+    if where.device.type == "cuda":
+        io_flags |= IO_FLAG_MMAP_IFC  # what goes to a GPU is read from the disk while it goes there
     reader, opened = reader_of(source, io_flags)
     try:
         made = work(reader)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.arrays import from_numpy
-from tsscompat.devices import Placement, remembered
+from tsscompat.devices import Placement, carried, remembered
 from tsscompat.errors import check
 
 _NUMPY_DTYPES: dict[torch.dtype, Any] = {
@@ -134,7 +134,7 @@ class Vector:
         self._n, other._n = other._n, self._n
 
     def _move(self, where: Placement) -> None:
-        self._buffer = self.tensor.to(where.device)
+        self._buffer = carried(self.tensor, where.device)
 
     def __len__(self) -> int:
         return self._n
