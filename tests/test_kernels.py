@@ -95,6 +95,7 @@ COMPARERS = {
             "ivf.within",
             "ivf_few",
             "ivf_product",
+            "panorama.",
             "rabitq.scan",
             "rabitq.within",
             "fastscan.scan",

@@ -77,14 +77,14 @@ class Panorama:
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
         given = (x, lists.codes.view(torch.float32), self.norms, lists, keys)
-        how = (self.metric, self.layout.width, self.layout.batch, options.allowed, options.limits, options.pairs)
-        distances, labels, counts, looked = scan_levels(*given, k, *how)
+        how, only = (self.metric, self.layout.width, self.layout.batch), (options.allowed, options.limits)
+        distances, labels, counts, looked = scan_levels(*given, k, *how, *only, options.pairs)
         self.report(looked)
         return distances, labels, counts
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
         given = (x, lists.codes.view(torch.float32), self.norms, lists, keys)
-        how = (self.metric, self.layout.width, self.layout.batch, options.allowed, options.limits, options.pairs)
-        lims, distances, labels, counts, looked = within_levels(*given, radius, *how)
+        how, only = (self.metric, self.layout.width, self.layout.batch), (options.allowed, options.limits)
+        lims, distances, labels, counts, looked = within_levels(*given, radius, *how, *only, options.pairs)
         self.report(looked)
         return lims, distances, labels, counts

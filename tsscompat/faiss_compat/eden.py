@@ -11,17 +11,33 @@ from tsscompat.algorithms import decoded, eden
 from tsscompat.algorithms.estimated import Estimated
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import child, enum, vector
+from tsscompat.faiss_compat.attributes import Stated, child, enum, real, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.computers import EstimatedComputer
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF
 from tsscompat.faiss_compat.params import SearchParametersIVF
+from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantized import ScannedCodes
 from tsscompat.faiss_compat.quantizers import ScalarQuantizer
 from tsscompat.faiss_compat.vectors import Float32Vector
 
 EDENScaleType_UNBIASED, EDENScaleType_BIASED = eden.UNBIASED, eden.BIASED
+
+
+class EDENCodeFactors(Stated):
+    """The two numbers behind a code."""
+
+    l2_norm_term = real(0.0, "a square for distances")
+    scale = real(0.0, "of the decoded direction")
+
+
+class EDENFlatCodesDistanceComputer(EstimatedComputer):
+    """The estimated distance of a query, set beforehand, to codes."""
+
+    def consecutive_distances_batch_8(self, first: int, distances: Any) -> None:
+        """Write the distances to 8 vectors in a row."""
+        behind(distances, 8).copy_(torch.tensor([self(i) for i in range(first, first + 8)]))
 
 
 class _Eden:
@@ -83,9 +99,9 @@ class IndexEDEN(_Eden, ScannedCodes):
     def _decoder(self, x: Tensor) -> decoded.Decoder | None:
         return None
 
-    def get_FlatCodesDistanceComputer(self) -> EstimatedComputer:
+    def get_FlatCodesDistanceComputer(self) -> EDENFlatCodesDistanceComputer:
         """Distances to single vectors, for a query set on it."""
-        return EstimatedComputer(self, self._codec(), lambda i: (self._rows[i : i + 1], None))
+        return EDENFlatCodesDistanceComputer(self, self._codec(), lambda i: (self._rows[i : i + 1], None))
 
     get_distance_computer = get_FlatCodesDistanceComputer
 
@@ -147,6 +163,8 @@ def is_eden_quantizer_type(qtype: int) -> bool:
 
 
 __all__ = [
+    "EDENCodeFactors",
+    "EDENFlatCodesDistanceComputer",
     "EDENScaleType_BIASED",
     "EDENScaleType_UNBIASED",
     "IndexEDEN",

@@ -11,11 +11,7 @@ from typing import NoReturn
 
 from tsscompat.errors import MissingError
 
-GAPS: tuple[tuple[str, str], ...] = (
-    (r".*SVS.*", "wraps Intel's SVS library, which FAISS's own wheel lacks too"),
-    (r".*FastScan.*", "the fast-scan layouts come in a later release; the same codes work without them (PQ8x4 for PQ8x4fs)"),
-    (r"EDEN(CodeFactors|FlatCodesDistanceComputer)", "EDEN's internal structures; its indexes and codes are here"),
-)
+GAPS: tuple[tuple[str, str], ...] = ((r".*SVS.*", "wraps Intel's SVS library, which FAISS's own wheel lacks too"),)
 
 UNKNOWN = "FAISS has no such name, or it is internal to its C++"
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tsscompat.algorithms import rabitq, rows
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import boolean, byte, child, enum, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, byte, child, enum, real, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer
@@ -27,6 +27,28 @@ from tsscompat.faiss_compat.quantized import ScannedCodes
 from tsscompat.faiss_compat.quantizers import Quantizer
 from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.kernels.rabitq import Coder, estimates
+
+
+class ExtraBitsFactors(Stated):
+    """The two numbers behind the further bits of a code."""
+
+    f_add_ex = real(0.0)
+    f_rescale_ex = real(0.0)
+
+
+def round_clamped_to_uint8(x: float, max_code: int) -> int:
+    """The nearest whole number, halves up, from 0 to max_code."""
+    return min(max(0, int(x + 0.5) if x > 0 else 0), max_code)
+
+
+def round_nonnegative_to_uint8(x: float) -> int:
+    """The nearest whole number, halves up, from 0 to 255."""
+    return round_clamped_to_uint8(x, 255)
+
+
+def round_nonnegative_to_uint16(x: float) -> int:
+    """The nearest whole number, halves up, from 0 to 65535."""
+    return round_clamped_to_uint8(x, 65535)
 
 
 class RaBitQuantizer(Quantizer):
@@ -231,4 +253,13 @@ class IndexIVFRaBitQ(IndexIVF):
         return RaBitQDistanceComputer(self, self.rabitq._coder(torch.zeros(1, self.d, device=self.device), self.qb, False), entry)
 
 
-__all__ = ["IndexIVFRaBitQ", "IndexRaBitQ", "RaBitQDistanceComputer", "RaBitQuantizer"]
+__all__ = [
+    "ExtraBitsFactors",
+    "IndexIVFRaBitQ",
+    "IndexRaBitQ",
+    "RaBitQDistanceComputer",
+    "RaBitQuantizer",
+    "round_clamped_to_uint8",
+    "round_nonnegative_to_uint8",
+    "round_nonnegative_to_uint16",
+]

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms import rabitq, rows
+from tsscompat.algorithms import rows
 from tsscompat.algorithms.ivf import ListCodec, Options
+from tsscompat.algorithms.rabitq import RaBitQ
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import boolean, byte, child, vector
 from tsscompat.faiss_compat.base import Index
@@ -129,9 +130,9 @@ class IndexRaBitQFastScan(_RaBitQBlocks, IndexFastScan):
         lists: Ragged = kept
         return lists
 
-    def _codec(self, filtered: bool) -> rabitq.RaBitQ:
+    def _codec(self, filtered: bool) -> RaBitQ:
         _check_qb(self.qb)
-        return rabitq.RaBitQ(self.rabitq._coder(self.center.tensor.view(1, -1), self.qb, self.centered, filtered))
+        return RaBitQ(self.rabitq._coder(self.center.tensor.view(1, -1), self.qb, self.centered, filtered))
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         check(params is None, "search params not supported for this index")
@@ -143,7 +144,7 @@ class IndexRaBitQFastScan(_RaBitQBlocks, IndexFastScan):
 class _Unblocked:
     """RaBitQ codes in lists of blocks, taken out of these first."""
 
-    codec: rabitq.RaBitQ
+    codec: RaBitQ
     unpacked: Callable[[], Ragged]
 
     def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> None:
@@ -214,7 +215,7 @@ class IndexIVFRaBitQFastScan(_RaBitQBlocks, IndexIVFFastScan):
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
         asked: Any = params if isinstance(params, IVFRaBitQSearchParameters) else self
         _check_qb(asked.qb)
-        return _Unblocked(rabitq.RaBitQ(self.rabitq._coder(self._centers(), asked.qb, asked.centered)), self._rows)
+        return _Unblocked(RaBitQ(self.rabitq._coder(self._centers(), asked.qb, asked.centered)), self._rows)
 
     def compute_codes(self, codes: Any, n: int, x: Any, list_nos: Any) -> None:
         """Write the codes of n vectors that go to lists."""
