@@ -25,6 +25,11 @@ class Case:
     # How often FAISS and we must name the same neighbour: exact distances leave ties and rounding, a graph walk a little more.
     agreement: float = 0.99
 
+    @property
+    def binary(self) -> bool:
+        """Whether it is an index of binary codes."""
+        return self.key.startswith("B")
+
 
 CASES = [
     Case("Flat L2", "Flat"),
@@ -42,6 +47,8 @@ CASES = [
     Case("IVF1024,PQ16,RFlat", "IVF1024,PQ16,RFlat", nprobe=16, k_factor=4),
     Case("Flat L2 768", "Flat", d=768),
     Case("IVF1024,Flat 768", "IVF1024,Flat", d=768, nprobe=16),
+    Case("binary Flat", "BFlat", d=256),
+    Case("binary IVF1024", "BIVF1024", d=256, nprobe=16),
 ]
 
 
@@ -57,12 +64,27 @@ def vectors(n: int, d: int, seed: int) -> np.ndarray:
     return x
 
 
-def base(n: int, d: int) -> np.ndarray:
-    return vectors(n, d, 1)
+def _data(n: int, case: Case, seed: int) -> np.ndarray:
+    x = vectors(n, case.d, seed)
+    return np.packbits(x > 0, axis=1) if case.binary else x
 
 
-def queries(n: int, d: int) -> np.ndarray:
-    return vectors(n, d, 2)
+def base(n: int, case: Case) -> np.ndarray:
+    return _data(n, case, 1)
+
+
+def queries(n: int, case: Case) -> np.ndarray:
+    return _data(n, case, 2)
+
+
+def dump(module, case: Case, index) -> np.ndarray:
+    """The index's file."""
+    return module.serialize_index_binary(index) if case.binary else module.serialize_index(index)
+
+
+def load(module, case: Case, data: np.ndarray):
+    """The index of a file."""
+    return module.deserialize_index_binary(data) if case.binary else module.deserialize_index(data)
 
 
 def tune(module, index, case: Case) -> None:
@@ -71,7 +93,9 @@ def tune(module, index, case: Case) -> None:
         refine = module.downcast_index(index)
         refine.k_factor = case.k_factor
         index = refine.base_index
-    if case.nprobe:
+    if case.binary and case.nprobe:
+        index.nprobe = case.nprobe
+    elif case.nprobe:
         module.extract_index_ivf(index).nprobe = case.nprobe
     if case.ef_search:
         module.downcast_index(index).hnsw.efSearch = case.ef_search
@@ -79,4 +103,6 @@ def tune(module, index, case: Case) -> None:
 
 def make(module, case: Case):
     """The case's index, untrained."""
+    if case.binary:
+        return module.index_binary_factory(case.d, case.key)
     return module.index_factory(case.d, case.key, getattr(module, case.metric))

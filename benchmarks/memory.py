@@ -12,6 +12,7 @@ import importlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cases
@@ -34,23 +35,23 @@ def resident() -> int:
 def step(module, case: cases.Case, name: str, n: int, folder: Path, small: bool):
     """The call to measure, on what it loads; or one that does the same on little."""
     if name == "train":
-        x = cases.base(20_000 if small else n, case.d)
-        index = module.index_factory(case.d, case.key.replace("IVF1024", "IVF128") if small else case.key, metric(module, case))
+        x = cases.base(20_000 if small else n, case)
+        index = cases.make(module, replace(case, key=case.key.replace("IVF1024", "IVF128")) if small else case)
         return lambda: index.train(x)
     if name == "add":
-        x = cases.base(20_000 if small else n, case.d)
-        index = module.read_index(str(folder / "trained.faiss"))
+        x = cases.base(20_000 if small else n, case)
+        index = read(module, case, folder / "trained.faiss")
         return lambda: index.add(x)
-    index = module.read_index(str(folder / ("trained.faiss" if small else "filled.faiss")))
+    index = read(module, case, folder / ("trained.faiss" if small else "filled.faiss"))
     if small:
-        index.add(cases.base(20_000, case.d))
+        index.add(cases.base(20_000, case))
     cases.tune(module, index, case)
-    q = cases.queries(1000, case.d)
+    q = cases.queries(1000, case)
     return lambda: index.search(q, 10)
 
 
-def metric(module, case: cases.Case) -> int:
-    return getattr(module, case.metric)
+def read(module, case: cases.Case, path: Path):
+    return module.read_index_binary(str(path)) if case.binary else module.read_index(str(path))
 
 
 def measure(module_name: str, case: cases.Case, name: str, n: int, folder: Path) -> tuple[int, int]:

@@ -63,17 +63,17 @@ class Run:
 
     def case(self, case: cases.Case) -> None:
         """All steps of one row."""
-        x = cases.base(self.options.n, case.d)
+        x = cases.base(self.options.n, case)
         # FAISS trains once; both sides start from the file of that.
         reference = cases.make(faiss, case)
         train_s = once(lambda: reference.train(x))
-        trained = faiss.serialize_index(reference)
+        trained = cases.dump(faiss, case, reference)
         if "train" in self.options.steps and not reference_is_untrained(case):
             self.guarded(case, "train", lambda: self.train(case, x, trained, train_s))
         if "add" in self.options.steps:
             self.guarded(case, "add", lambda: self.adding(case, x, trained))
         reference.add(x)
-        filled = faiss.serialize_index(reference)
+        filled = cases.dump(faiss, case, reference)
         if "search" in self.options.steps:
             self.guarded(case, "search", lambda: self.search(case, filled))
         if "memory" in self.options.steps:
@@ -109,9 +109,9 @@ class Run:
 
     def trained_alike(self, case: cases.Case, x: np.ndarray, trained: np.ndarray, ours) -> float:
         """Our recall over FAISS's, each trained on its own, on part of the data; refuse a loss of over a hundredth."""
-        theirs = faiss.deserialize_index(trained)
-        part, q = x[:50_000], cases.queries(200, case.d)
-        flat = faiss.IndexFlat(case.d, getattr(faiss, case.metric))
+        theirs = cases.load(faiss, case, trained)
+        part, q = x[:50_000], cases.queries(200, case)
+        flat = faiss.IndexBinaryFlat(case.d) if case.binary else faiss.IndexFlat(case.d, getattr(faiss, case.metric))
         flat.add(part)
         truth = flat.search(q, 10)[1]
         shares = []
@@ -126,14 +126,14 @@ class Run:
 
     def adding(self, case: cases.Case, x: np.ndarray, trained: np.ndarray) -> None:
         """Adding all vectors to a trained, empty index, read anew for each run."""
-        q = cases.queries(100, case.d)
+        q = cases.queries(100, case)
         made = {}
         times: dict[str, list[float]] = {"faiss": [], "tsscompat": []}
-        tsscompat.deserialize_index(trained).add(x[:1000])
+        cases.load(tsscompat, case, trained).add(x[:1000])
         runs = 1 if "HNSW" in case.name and "IVF" not in case.name else 3
         for _ in range(runs):
             for name, module in (("faiss", faiss), ("tsscompat", tsscompat)):
-                index = module.deserialize_index(trained)
+                index = cases.load(module, case, trained)
                 time.sleep(0.003)
                 times[name].append(once(lambda index=index: index.add(x)))
                 made[name] = index
@@ -147,14 +147,14 @@ class Run:
         )
 
     def search(self, case: cases.Case, filled: np.ndarray) -> None:
-        theirs, ours = faiss.deserialize_index(filled), tsscompat.deserialize_index(filled)
+        theirs, ours = cases.load(faiss, case, filled), cases.load(tsscompat, case, filled)
         cases.tune(faiss, theirs, case)
         cases.tune(tsscompat, ours, case)
         for nq, k in itertools.product(self.options.nq, self.options.k):
             if self.spent():
                 self.refuse(f"{case.name}, search nq {nq} k {k}", "the time budget is used up")
                 continue
-            wide = cases.queries(max(nq, 512), case.d)
+            wide = cases.queries(max(nq, 512), case)
             # A single query is compared on a hundred of them, one at a time.
             pairs = [(theirs.search(b, k), ours.search(b, k)) for b in (np.split(wide[:100], 100) if nq == 1 else [wide[:nq]])]
             expected, got = (tuple(np.concatenate([p[side][i] for p in pairs]) for i in (0, 1)) for side in (0, 1))
