@@ -1,0 +1,288 @@
+"""Hostile files: real ones with a field, a bit, an edge or their nesting changed; each must be refused or be searched as if it were sound.
+
+`python tests/fuzzing.py --count 1000000` tries that many in processes of their own, so that a crash, a hang or a huge allocation is an
+outcome like any other. tests/test_fuzz.py tries a few within pytest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import faulthandler
+import io
+import json
+import os
+import random
+import resource
+import struct
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import tsscompat
+from tsscompat.errors import FaissError
+from tsscompat.faiss_compat import sections
+from tsscompat.wire.cursor import MemorySource, Reader
+
+HERE = Path(__file__).parent / "golden"
+SWEPT = 160  # bytes of each file of which every bit is turned
+_WHOLE = (0, 1, 2, 3, 7, 8, 255, 256, 1 << 16, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+_REAL = (0.0, -1.0, 1e-38, 1e38, float("inf"), float("-inf"), float("nan"))
+# What a file may make us take beside what it holds, and for how long.
+MEMORY, SECONDS = 3 << 30, 20
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a field stands, how many bytes one of its items takes, how many items there are, and what they are."""
+
+    at: int
+    size: int
+    count: int
+    kind: str  # "whole", "real", "tag"
+
+
+class Recorder(Reader):
+    """A reader that notes every field."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(MemorySource(memoryview(data)))
+        self.places: list[Place] = []
+
+    def unpack(self, layout: struct.Struct) -> Any:
+        kind = "real" if layout.format[-1] in "fd" else "tag" if layout.format[-1] == "I" else "whole"
+        self.places.append(Place(self.at, layout.size, 1, kind))
+        return super().unpack(layout)
+
+    def array(self, count: int, dtype: torch.dtype, share: bool = False) -> torch.Tensor:
+        if count:
+            self.places.append(Place(self.at, dtype.itemsize, count, "real" if dtype.is_floating_point else "whole"))
+        return super().array(count, dtype, share)
+
+
+@cache
+def files() -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sorted(HERE.glob("*.faiss"))}
+
+
+@cache
+def places(name: str) -> list[Place]:
+    data = files()[name]
+    recorder = Recorder(data)
+    (sections.binary if data[:2] == b"IB" else sections.index).read(recorder)
+    return recorder.places
+
+
+@cache
+def tags() -> list[bytes]:
+    every = {**sections.index.by_tag, **sections.transform.by_tag, **sections.binary.by_tag}
+    return [tag.encode() for tag in (*every, "null", "il00", "ilar", "ilod", "full", "sprs")]
+
+
+# -- changes ---------------------------------------------------------------------------------------------------------------------
+
+
+def _field(data: bytearray, name: str, rng: random.Random) -> None:
+    """Another value for a field or an item of one."""
+    place = rng.choice(places(name))
+    at = place.at + place.size * rng.randrange(place.count)
+    if place.kind == "tag" and data[at : at + 4].isalnum():
+        data[at : at + 4] = rng.choice(tags())
+    elif place.kind == "real":
+        data[at : at + place.size] = struct.pack("<f" if place.size == 4 else "<d", rng.choice(_REAL))
+    else:
+        mask = (1 << 8 * place.size) - 1
+        old = int.from_bytes(data[at : at + place.size], "little")
+        new = rng.choice((rng.choice(_WHOLE), old + 1, old - 1, 2 * old, old // 2, -old, old ^ 1 << rng.randrange(8 * place.size)))
+        data[at : at + place.size] = (new & mask).to_bytes(place.size, "little")
+
+
+def _items(data: bytearray, name: str, rng: random.Random) -> None:
+    """Noise for some items of an array: codes, ids, edges, sizes."""
+    arrays = [place for place in places(name) if place.count > 1] or places(name)
+    place = rng.choice(arrays)
+    for _ in range(rng.randint(1, 8)):
+        at = place.at + place.size * rng.randrange(place.count)
+        data[at : at + place.size] = rng.randbytes(place.size) if rng.random() < 0.5 else rng.randrange(256).to_bytes(place.size, "little")
+
+
+def _bits(data: bytearray, name: str, rng: random.Random) -> None:
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+
+
+def _cut(data: bytearray, name: str, rng: random.Random) -> None:
+    """Bytes left out, put in, or moved."""
+    at, n = rng.randrange(len(data)), rng.choice((1, 4, 8, rng.randrange(1, 200)))
+    if rng.random() < 0.5:
+        del data[at : at + n]
+    else:
+        data[at:at] = data[-n:] if rng.random() < 0.5 else bytes(n)
+
+
+def _nest(data: bytearray, name: str, rng: random.Random) -> None:
+    """Another whole file in the place of something, or this one in itself many times."""
+    starts = [place.at for place in places(name) if place.kind == "tag" and place.at]
+    at = rng.choice(starts or [rng.randrange(len(data))])
+    if rng.random() < 0.3:
+        data[at:] = bytes(data[:at]) * rng.choice((2, 50, 400)) + bytes(data[at:])
+    else:
+        data[at:] = rng.choice(list(files().values())) + (bytes(data[at:]) if rng.random() < 0.5 else b"")
+
+
+CHANGES = (_field, _field, _field, _items, _items, _bits, _cut, _nest)
+
+
+def changed(name: str, rng: random.Random) -> bytes:
+    """A file with one to three changes."""
+    data = bytearray(files()[name])
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        rng.choice(CHANGES)(data, name, rng)
+        if not data:
+            break
+    return bytes(data)
+
+
+def turned(name: str, bit: int) -> bytes:
+    """A file with one bit the other way."""
+    data = bytearray(files()[name])
+    data[bit >> 3] ^= 1 << (bit & 7)
+    return bytes(data)
+
+
+# -- outcomes --------------------------------------------------------------------------------------------------------------------
+
+
+def _held(index: Any) -> np.ndarray:
+    """All ids that a search may give."""
+    if hasattr(index, "id_map"):
+        return index.id_map.tensor.numpy()
+    lists = getattr(index, "invlists", None)
+    if lists is not None:
+        held = lists._dump()[2].cpu().numpy()
+        extra = [i for others in getattr(index, "instances", {}).values() for i in others]
+        return np.concatenate([held, np.array(extra, dtype=np.int64)])
+    for inner in ("index", "base_index", "index_ivf"):
+        if getattr(index, inner, None) is not None:
+            return _held(getattr(index, inner))
+    return np.arange(max(0, min(index.ntotal, 1 << 24)))
+
+
+def outcome(data: bytes) -> str:
+    """What comes of a file: "refused", "searched", "unsearchable" (refused by the search); anything else is a fault."""
+    read = tsscompat.deserialize_index_binary if data[:2] == b"IB" else tsscompat.deserialize_index
+    binary = data[:2] == b"IB"
+    try:
+        index = read(np.frombuffer(data, np.uint8))
+    except FaissError as e:
+        return "huge" if "allocat" in str(e) or "MemoryError" in str(e) else "refused"
+    if index is None or index.d == 0 or index.d > 1 << 16:
+        return "searched"
+    x = np.random.default_rng(1).random((2, index.d // 8 if binary else index.d), dtype=np.float32)
+    queries = (x * 256).astype(np.uint8) if binary else x * 4 - 2
+    try:
+        ids = index.search(queries, 3)[1]
+    except FaissError as e:
+        return "huge" if "allocat" in str(e) else "unsearchable"
+    wrong = ids[(ids != -1) & ~np.isin(ids, _held(index))]
+    return f"wrong ids {wrong[:3].tolist()}" if wrong.size else "searched"
+
+
+SOUND = ("refused", "searched", "unsearchable")
+
+
+# -- at length -------------------------------------------------------------------------------------------------------------------
+
+
+def task(seed: int, number: int) -> tuple[str, bytes]:
+    """The file of a number, of whose seed it depends alone."""
+    rng = random.Random(f"{seed}/{number}")
+    name = rng.choice(sorted(files()))
+    return name, changed(name, rng)
+
+
+def sweep() -> list[tuple[str, int]]:
+    """Every bit of the first bytes of every file."""
+    return [(name, bit) for name, data in files().items() for bit in range(8 * min(SWEPT, len(data)))]
+
+
+def _worker(seed: int, begin: int, end: int, swept: bool) -> None:
+    """Try some, saying before each which it is and after it what came of it; a line each on standard output."""
+    tsscompat.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    told, every = sys.stdout, sweep() if swept else []
+    for name in list(files()):
+        outcome(files()[name])  # what compiles does so before memory is counted
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    for number in range(begin, end):
+        print(number, end=" ", file=told, flush=True)
+        faulthandler.dump_traceback_later(SECONDS, exit=True)
+        data = turned(*every[number]) if swept else task(seed, number)[1]
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                found = outcome(data)
+        except Exception as e:  # whatever escapes is what is looked for
+            found = f"{type(e).__name__}: {e}".replace("\n", " ")[:200]
+        faulthandler.cancel_dump_traceback_later()
+        print(found, file=told, flush=True)
+
+
+def _batch(seed: int, begin: int, end: int, swept: bool) -> subprocess.Popen[str]:
+    command = [sys.executable, __file__, "--worker", str(seed), str(begin), str(end), str(int(swept))]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def run(seed: int, count: int, jobs: int, swept: bool, keep: Path | None = None) -> Counter[str]:
+    """Try them all, a process after another where one dies; gives how often each outcome came."""
+    tally: Counter[str] = Counter()
+    share = -(-count // jobs)
+    spans = [(i, min(i + share, count)) for i in range(0, count, share)]
+    running = [(_batch(seed, a, b, swept), a, b) for a, b in spans]
+    while running:
+        process, a, b = running.pop(0)
+        output = process.communicate()[0]
+        lines = output.splitlines()
+        for line in lines:
+            number, _, found = line.partition(" ")
+            known = found.strip() or f"died with {process.returncode}"
+            tally[known if known in SOUND else "fault"] += 1
+            if known not in SOUND:
+                print(f"{'sweep' if swept else seed} {number}: {known}", flush=True)
+                if keep is not None and not swept:
+                    (keep / f"{seed}-{number}.faiss").write_bytes(task(seed, int(number))[1])
+        done = a + len(lines)
+        if done < b:
+            running.append((_batch(seed, done, b, swept), done, b))
+    return tally
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--sweep", action="store_true", help="every bit of the first bytes of every file, in place of drawn changes")
+    parser.add_argument("--keep", type=Path, help="a folder for the files that make faults")
+    parser.add_argument("--worker", nargs=4, type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker:
+        seed, begin, end, swept = given.worker
+        _worker(seed, begin, end, bool(swept))
+        return
+    started = time.time()
+    tally = run(given.seed, len(sweep()) if given.sweep else given.count, given.jobs, given.sweep, given.keep)
+    print(json.dumps({**tally, "tried": sum(tally.values()), "seconds": round(time.time() - started)}))
+    sys.exit(1 if tally["fault"] else 0)
+
+
+if __name__ == "__main__":
+    main()
