@@ -146,7 +146,7 @@ FAST_LISTS = {
     "padded": False,
 }
 # Local search begins at random for each batch.
-RANDOM = "parts"
+RANDOM = "parts merge_from"
 # FAISS reads the centroids of a coarse quantizer that has none.
 RAW = "untrained"
 GRAPH = f"{NO_IDS} remove_ids merge_from sa_encode add_sa_codes"
@@ -156,7 +156,6 @@ REFINED = f"{NO_IDS} remove_ids merge_from add_sa_codes"
 IVF = {"params": ivf_params}
 IVFPQ = {"params": ivfpq_params}
 ALL_LISTS = "nprobe = 8"
-RABITQ_FAST = {"params": lambda faiss, sel: ivf_rabitq_params(faiss, sel)}
 SPECTRAL = {"lacks": "sel reconstruct sa_encode", "avoid": "search_and_reconstruct clone"}
 
 
@@ -191,7 +190,14 @@ ROWS: list[Row] = [
     row("IVF8,EDEN4BIASED", tune=ALL_LISTS, **IVF),
     row("IVF8,PCAR12,SH3c", tune=ALL_LISTS, symmetric=False, **SPECTRAL, **IVF),
     row("IVF8,FlatPanorama5_64", tune=ALL_LISTS, avoid="merge_from clone", **IVF),
-    row("IVF8,RaBitQfs2", tune=ALL_LISTS, symmetric=False, two_stage=True, **RABITQ_FAST),
+    row(
+        "IVF8,RaBitQfs2",
+        tune=ALL_LISTS,
+        symmetric=False,
+        two_stage=True,
+        avoid="range_search search_and_reconstruct add_sa_codes",
+        params=ivf_rabitq_params,
+    ),
     row("IVF8,RaBitQ", tune=ALL_LISTS, symmetric=False, params=ivf_rabitq_params),
     row("IVF8,RaBitQ3", tune=ALL_LISTS, symmetric=False, two_stage=True, params=ivf_rabitq_params),
     row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
@@ -231,7 +237,7 @@ ROWS: list[Row] = [
     row("EDEN2", lacks=CODES, symmetric=False),
     row("FlatL2Panorama4_512", avoid="clone", lacks=f"{CODES} add_sa_codes"),
     row("FlatIPPanorama3_512", metric="METRIC_INNER_PRODUCT", avoid="clone", lacks=f"{CODES} add_sa_codes"),
-    row("RaBitQfs4", lacks=f"{CODES} sel range_search", symmetric=False, two_stage=True),
+    row("RaBitQfs4", avoid="empty clone", lacks=f"{CODES} sel range_search add_sa_codes", symmetric=False, two_stage=True),
     row("LSHrt", lacks=f"{CODES} sel", symmetric=False, two_stage=True),
     row("RaBitQ", lacks=CODES, params=rabitq_params, symmetric=False),
     row(

@@ -94,7 +94,7 @@ class IndexRaBitQFastScan(_RaBitQBlocks, IndexFastScan):
     qb = byte(8, "bits that queries are rounded to")
     centered = boolean(False, "queries are rounded symmetrically around 0")
 
-    def __init__(self, d: int | IndexRaBitQ = 0, metric: int = METRIC_L2, bbs: int = 32, nb_bits: int = 1) -> None:
+    def __init__(self, d: int | IndexRaBitQ | None = None, metric: int = METRIC_L2, bbs: int = 32, nb_bits: int = 1) -> None:
         if isinstance(d, IndexRaBitQ):
             orig = d
             super().__init__(orig.d, orig.metric_type)
@@ -102,8 +102,9 @@ class IndexRaBitQFastScan(_RaBitQBlocks, IndexFastScan):
             self.qb, self.centered, self.center = orig.qb, orig.centered, orig.center
             self._take_from(orig)
             return
-        super().__init__(d, metric)
-        if d:
+        super().__init__(d or 0, metric)
+        if d is not None:
+            check(d > 0, "Dimension must be positive, got {}", d)
             self._begin(d, metric, bbs, nb_bits)
 
     def _begin(self, d: int, metric: int, bbs: int, nb_bits: int) -> None:
