@@ -621,8 +621,8 @@ def beam_codes(draw):
     nbits, d = one_of(draw, (4,), (8, 8, 8), (3, 7, 5), (1, 0, 6)), one_of(draw, 1, 5, 16)
     seed(draw)
     books = Codebooks(torch.randn(sum(1 << b for b in nbits), d), nbits)
-    doubled = maybe(draw, 2 * books.cross())
-    return torch.randn(one_of(draw, 0, 1, 35), d), books.table, nbits, one_of(draw, 1, 3, 8), doubled
+    known = books.table.square().sum(1), 2 * books.cross()
+    return torch.randn(one_of(draw, 0, 1, 35), d), books.table, nbits, one_of(draw, 1, 3, 8), one_of(draw, None, known)
 
 
 def icm(draw):
@@ -631,6 +631,17 @@ def icm(draw):
     table = torch.randn(m * size, d)
     codes = torch.randint(0, size, (n, m), dtype=torch.int32)
     return codes, torch.randn(n, m, size), 2 * table @ table.t(), one_of(draw, 0, 1, 3)
+
+
+def near_parts(draw) -> tuple:
+    nlist, nq, nprobe, largest = draw(st.integers(1, 9)), draw(st.integers(0, 5)), draw(st.integers(1, 4)), draw(st.booleans())
+    counts = torch.randint(0, 5, (nlist,), generator=torch.Generator().manual_seed(draw(st.integers(0, 99))))
+    first, n = torch.cat([counts.new_zeros(1), counts.cumsum(0)]), int(counts.sum())
+    x, centers = numbers(draw, nq, D), numbers(draw, n, D)
+    sizes, radii = torch.randint(1, 9, (n,)), torch.rand(n)
+    keys, share = torch.randint(-1, nlist, (nq, nprobe)), maybe(draw, torch.randint(0, 20, (nq, nprobe)))
+    bound = torch.randn(nq) if largest else 30 * torch.rand(nq)
+    return x, keys, bound, share, first, centers, radii, sizes, largest
 
 
 INPUTS = (
@@ -655,6 +666,7 @@ INPUTS = (
         "flat.within": within,
         "graph.build": build,
         "graph.search": walk,
+        "parts.near_parts": near_parts,
         "nndescent.draws": descent_draws,
         "nndescent.join": descent_join,
         "nndescent.sampled": descent_sampled,

@@ -26,6 +26,7 @@ from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
 from tsscompat.faiss_compat.ivf_coarse import IndexIVFInterface
 from tsscompat.faiss_compat.ivf_methods import IVFMethods
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
+from tsscompat.faiss_compat.profiles import Profiled, ProfileMethods, SearchParams
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels.bits import tail
@@ -44,7 +45,7 @@ def unchanged(kept: Any, held: tuple[Any, ...], values: tuple[Any, ...]) -> bool
     return kept is not None and kept[1] == values and all(a is b for a, b in zip(kept[0], held))
 
 
-class IndexIVF(IVFMethods, Index, IndexIVFInterface):
+class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     """Vectors in lists by their nearest centroid; a search visits the lists of the centroids nearest to the query."""
 
     PARALLEL_MODE_NO_HEAP_INIT = 1024
@@ -58,7 +59,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
     direct_map = child(DirectMap, "from ids to entries")
     by_residual = boolean(True, "codes are of the difference to the centroid")
 
-    _caches: tuple[str, ...] = ("_plain", "_center_table")
+    _caches: tuple[str, ...] = ("_plain", "_center_table", "_profiles", "_last_stats")
     _plain: Any
     _quick: bool = False  # whether small searches may go in one compiled call
     _center_table: Any
@@ -154,7 +155,7 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
             "IndexIVF params have incorrect type: {}",
             type(params).__name__,
         )
-        return params  # type: ignore[return-value]
+        return params._plain(self) if isinstance(params, SearchParams) else params  # type: ignore[return-value]
 
     def _probes(self, params: SearchParametersIVF | None) -> int:
         nprobe = min(self.nlist, self.nprobe if params is None else params.nprobe)
@@ -236,6 +237,8 @@ class IndexIVF(IVFMethods, Index, IndexIVFInterface):
             found = self._search_quickly(x, k)
             if found is not None:
                 return found
+        if isinstance(params, SearchParams):
+            return Profiled(self, params).run(x, k)
         given = None if params is None else self._ivf_params(params)
         started = perf_counter()
         coarse, keys = self._nearest_lists(x, given)

@@ -1,0 +1,423 @@
+"""Search profiles of IVF indexes: the same answer with less work, or less exactness for more speed, and what a search did.
+
+    index.search(x, k, params=SearchParams(profile="approx", candidate_budget=2000))
+    index.last_search_stats["codes_visited"]
+
+What is asked for is resolved in this order: the profile's defaults, the index's settings (nprobe, max_codes), what is given.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tsscompat.algorithms import budgets, ragged
+from tsscompat.algorithms.ivf import ListCodec, Options, combined, rows_allowed
+from tsscompat.algorithms.parts import Parts, carried, cut, reordered, understood
+from tsscompat.errors import check
+from tsscompat.faiss_compat.attributes import Declared
+from tsscompat.faiss_compat.params import SearchParametersIVF
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
+from tsscompat.kernels.parts import near_parts
+from tsscompat.kernels.select import WORST
+
+ORDERINGS = ("none", "residual_norm_asc", "proj_desc")
+# Bounds that leave more than this share of the codes cost more than they save: then so many searches go without.
+_POOR, _REST = 0.6, 16
+_building = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a search does, with nothing left open; the fields are those of SearchParams."""
+
+    profile: str = "exact"
+    safe_pruning: bool = True
+    approximate: bool = False
+    nprobe: int = 1
+    max_codes: int = 0
+    candidate_budget: int = 0
+    budget_strategy: str = "uniform"
+    list_ordering: str | None = None
+    rebuild_policy: str = "auto_threshold"
+    rebuild_threshold_adds: int = 10_000
+    dynamic_nprobe: bool = False
+    min_codes_per_list: int = 0
+    max_codes_cap_per_list: int = 0
+    strict_budget: bool = False
+    use_per_list_sizes: bool = True
+    debug_stats: bool = False
+
+
+# What each profile does where neither the index nor the caller says otherwise; `share` of the codes in the lists probed is its budget.
+PROFILES: dict[str, dict[str, Any]] = {
+    "exact": {},
+    "speed": {"approximate": True, "budget_strategy": "distance_weighted", "share": 0.4},
+    "approx": {"approximate": True, "budget_strategy": "distance_weighted", "dynamic_nprobe": True, "share": 0.15},
+}
+
+
+def _choice(*allowed: Any) -> Any:
+    def convert(value: Any, name: str) -> Any:
+        check(value in allowed, "{} must be one of {}, got {!r}", name, allowed, value)
+        return value
+
+    return convert
+
+
+def _count(value: Any, name: str) -> Any:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number, got {value!r}")
+    number = value.__index__()
+    check(number >= (1 if name == "nprobe" else 0), "{} must not be {}", name, number)
+    return number
+
+
+def _flag(value: Any, name: str) -> Any:
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{name} must be True, False or None, got {value!r}")
+    return value
+
+
+def _open(convert: Any, doc: str) -> Any:
+    """A field that may be left open."""
+    return Declared(lambda: None, convert, doc)
+
+
+class SearchParams(SearchParametersIVF):
+    """How an IVF index is searched; a field that is None is left to the profile and the index."""
+
+    profile = Declared(lambda: "exact", _choice(*PROFILES), "what the other fields are where nobody says: exact, speed or approx")
+    safe_pruning = _open(
+        _flag, "skip lists, and parts of lists, that by their radius hold nothing better; the answer is the same"
+    )
+    approximate = _open(_flag, "score no more codes than the budget")
+    nprobe = _open(_count, "lists probed for each query")
+    max_codes = _open(_count, "codes visited for each query at most, in the order of the lists (0: no limit)")
+    candidate_budget = _open(_count, "codes scored for each query (0: the profile's share of those in the lists probed)")
+    budget_strategy = _open(_choice(None, "uniform", "distance_weighted"), "lists share the budget alike, or by their distance")
+    list_ordering = _open(_choice(None, *ORDERINGS), "which entries of a list a budget is spent on: None: the nearest parts")
+    rebuild_policy = _open(_choice(None, "manual", "auto_threshold"), "when an order is made anew after entries were added")
+    rebuild_threshold_adds = _open(_count, "entries added until auto_threshold makes an order anew")
+    dynamic_nprobe = _open(_flag, "leave out far lists of little weight; distance_weighted only")
+    min_codes_per_list = _open(_count, "no list's share is smaller")
+    max_codes_cap_per_list = _open(_count, "no list's share is larger (0: no limit)")
+    strict_budget = _open(_flag, "count every code: neither whole parts nor min_codes_per_list go beyond the budget")
+    use_per_list_sizes = _open(_flag, "long lists get more")
+    debug_stats = _open(_flag, "numbers for each query too")
+
+    def _resolved(self, index: Any) -> Settings:
+        """With nothing left open, for an index."""
+        values = dict(PROFILES[self.profile])
+        share = values.pop("share", 1.0)
+        values["nprobe"], values["max_codes"] = index.nprobe, index.max_codes
+        given = {name: getattr(self, name) for name in Settings.__dataclass_fields__}
+        values.update({name: value for name, value in given.items() if value is not None})
+        s = replace(Settings(**values), nprobe=min(values["nprobe"], index.nlist))
+        check(s.nprobe > 0, "nprobe must be positive")
+        check(
+            not self.dynamic_nprobe or s.budget_strategy == "distance_weighted",
+            "dynamic_nprobe goes with budget_strategy='distance_weighted', got {!r}",
+            s.budget_strategy,
+        )
+        if s.budget_strategy != "distance_weighted":
+            s = replace(s, dynamic_nprobe=False)
+        if not s.approximate:
+            return s
+        budget = s.candidate_budget or max(1, int(share * s.nprobe * index.ntotal / max(1, index.nlist)))
+        return replace(s, candidate_budget=min(budget, s.max_codes) if s.max_codes else budget)
+
+    def _plain(self, index: Any) -> SearchParametersIVF:
+        """The parameters of the search that exact pruning gives the answer of."""
+        s = self._resolved(index)
+        return SearchParametersIVF(
+            sel=self.sel, nprobe=s.nprobe, max_codes=0 if s.approximate else s.max_codes, quantizer_params=self.quantizer_params
+        )
+
+
+class Kept:
+    """What searches of one index share: parts of its lists, orders of their entries. Made at first use, dropped when entries change."""
+
+    def __init__(self) -> None:
+        self.parts: tuple[Any, Parts] | None = None
+        self.ordered: dict[str, tuple[Any, Ragged, Tensor, int]] = {}
+        self.ranks: dict[str, tuple[Tensor, Ragged]] = {}
+        self.idle = 0
+
+
+def kept_of(index: Any) -> Kept:
+    """What searches of an index share."""
+    kept: Kept | None = index.__dict__.get("_profiles")
+    if kept is None:
+        with _building:
+            kept = index.__dict__.get("_profiles")
+            if kept is None:
+                kept = index._profiles = Kept()
+    return kept
+
+
+def _stamp(index: Any) -> tuple[Any, ...]:
+    return (id(index.invlists), index._lists()._stamp(), id(index.quantizer), index.quantizer.ntotal)
+
+
+def parts_of(index: Any) -> Parts:
+    """The parts of an index's lists."""
+    kept, stamp = kept_of(index), _stamp(index)
+    held = kept.parts
+    if held is None or held[0] != stamp:
+        with _building:
+            held = kept.parts
+            if held is None or held[0] != stamp:
+                kept.parts = held = (stamp, cut(index._lists()._ragged(), index._decode_rows, index.d))
+    return held[1]
+
+
+def ordered_lists(index: Any, s: Settings) -> tuple[Ragged, Tensor]:
+    """The lists with their entries in the order asked for, and the row of the arena that each row is."""
+    kept, name, stamp = kept_of(index), s.list_ordering or "none", _stamp(index)
+    # Entries added since an order was made stand behind it; this many are too many.
+    most = float("inf") if s.rebuild_policy == "manual" else s.rebuild_threshold_adds
+    held = kept.ordered.get(name)
+    if held is None or held[0] != stamp or 0 < held[3] >= most:
+        with _building:
+            held = kept.ordered.get(name)
+            if held is None or held[0] != stamp or 0 < held[3] >= most:
+                lists = index._lists()._ragged()
+                order, added = _order(index, kept, lists, name, most)
+                kept.ordered[name] = held = (stamp, reordered(lists, order), order, added)
+    return held[1], held[2]
+
+
+def _order(index: Any, kept: Kept, lists: Ragged, name: str, most: float) -> tuple[Tensor, int]:
+    """Rows in list order, best first, those added since the last full order behind; and how many these are."""
+    rows, which = ragged.live(lists)
+    if name == "none":
+        return rows, 0
+    position, old = rows - lists.offsets[which], kept.ranks.get(name)
+    known = None if old is None else _known_before(lists, old[1], which, position)
+    key = torch.full((rows.shape[0],), float("inf"), device=rows.device)
+    added = 0 if old is None else rows.shape[0] - old[0].shape[0]
+    if old is not None and known is not None and (added == 0 or added < most):
+        key[known] = old[0]
+    else:
+        added = 0
+        for i in range(0, rows.shape[0], 1 << 16):
+            key[i : i + (1 << 16)] = _keys(index, rows[i : i + (1 << 16)], which[i : i + (1 << 16)], name)
+        kept.ranks[name] = (key, Ragged(lists.codes[:0], lists.ids[rows], lists.offsets, lists.sizes.clone()))
+    by_key = torch.argsort(key, stable=True)
+    return rows[by_key[torch.argsort(which[by_key], stable=True)]], added
+
+
+def _known_before(lists: Ragged, before: Ragged, which: Tensor, position: Tensor) -> Tensor | None:
+    """Which rows were there before, where the lists only grew since; else None."""
+    if bool((before.sizes > lists.sizes).any()):
+        return None
+    known = position < before.sizes[which]
+    same = torch.equal(lists.ids[lists.offsets[which[known]] + position[known]], before.ids)
+    return known if same else None
+
+
+def _keys(index: Any, rows: Tensor, home: Tensor, name: str) -> Tensor:
+    vectors, centers = index._decode_rows(rows, home), index._coarse()._reconstruct(home)
+    if name == "residual_norm_asc":
+        return (vectors - centers).square().sum(1)
+    return -(vectors * centers).sum(1) / centers.square().sum(1).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+
+
+class Profiled:
+    """One search with settings; `stats` is what it did."""
+
+    def __init__(self, index: Any, params: SearchParams) -> None:
+        self.index, self.params = index, params
+        self.s, self.plain = params._resolved(index), params._plain(index)
+        self.largest = is_similarity(index.metric_type)
+        self.stats: dict[str, Any] = {"profile": self.s.profile, "nprobe": self.s.nprobe}
+        self.seconds: dict[str, float] = {}
+        # Lists visited, codes scored, results that entered a heap.
+        self.counted: list[Any] | None = [0, 0, 0]
+
+    def _took(self, stage: str, started: float) -> None:
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - started
+
+    def run(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The search."""
+        began, index, s = perf_counter(), self.index, self.s
+        check(index.is_trained, "IVF index is not trained")
+        coarse, keys = index._nearest_lists(x, self.plain)
+        self._took("coarse", began)
+        codec = index._list_codec(self.plain)
+        lists, at_hand = index._lists(), index._lists()._at_hand
+        in_lists = torch.where(keys >= 0, lists._ragged().sizes[keys.clamp(min=0)], 0) if at_hand else keys.new_zeros(0)
+        self.stats.update(
+            nq=x.shape[0], lists_probed=int((keys >= 0).sum()), codes_in_lists=int(in_lists.sum()), counted=[0, 0, 0]
+        )
+        clear = at_hand and index._quick and understood(codec) and index.metric_type in (L2, INNER_PRODUCT) and x.shape[0] > 0
+        if clear and s.approximate:
+            answer = self._approximate(x, k, keys, coarse, codec, in_lists)
+        elif clear and s.safe_pruning and not s.max_codes and s.nprobe > 1:
+            answer = self._pruned(x, k, keys, coarse, codec, in_lists)
+        else:
+            answer = self._all(x, k, keys, coarse)
+        self._took("total", began)
+        self._report(x.shape[0], in_lists)
+        return answer
+
+    def _report(self, nq: int, in_lists: Tensor) -> None:
+        visited, scored = self.stats["lists_probed"], self.stats["codes_in_lists"]
+        if self.counted is not None:
+            visited, scored, entered = (int(count) for count in self.counted)
+            self.index._count(nq, (visited, scored, entered))
+        self.index._time(self.seconds["coarse"], self.seconds["total"])
+        pruned = max(0, self.stats["codes_in_lists"] - scored)
+        self.stats.update(codes_visited=scored, codes_pruned=pruned, seconds=self.seconds)
+        self.stats.setdefault("lists_visited", visited)
+        self.stats.setdefault("lists_pruned", max(0, self.stats["lists_probed"] - self.stats["lists_visited"]))
+        if self.s.debug_stats:
+            self.stats["codes_in_lists_by_query"] = in_lists.sum(1) if in_lists.ndim == 2 else None
+        self.index._last_stats = self.stats
+
+    def _counted(self, found: tuple[Tensor, Tensor, tuple[int, int, int]]) -> tuple[Tensor, Tensor]:
+        self.counted = [a + b for a, b in zip(self.counted or [0, 0, 0], found[2])]
+        return found[0], found[1]
+
+    def _all(self, x: Tensor, k: int, keys: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
+        started = perf_counter()
+        found: tuple[Tensor, Tensor] = self.index._search_preassigned(x, k, keys, coarse, self.plain, False)
+        self.counted = None  # that counted itself
+        self._took("scan", started)
+        return found
+
+    def _scan(
+        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, codec: ListCodec, lists: Ragged, limits: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        started, sel = perf_counter(), self.params.sel
+        allowed = None if sel is None else rows_allowed(lists, keys, sel._mask)
+        found = self._counted(codec.top(x, keys.contiguous(), coarse.contiguous(), lists, k, Options(allowed, limits)))
+        self._took("scan", started)
+        return found
+
+    # -- the same answer -----------------------------------------------------------------------------------------------------------------
+
+    def _pruned(
+        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, codec: ListCodec, in_lists: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The nearest lists first; of the others what may hold something better than the k-th best found there."""
+        kept, lists = kept_of(self.index), self.index._lists()._ragged()
+        if kept.idle > 0:
+            kept.idle -= 1
+            return self._scan(x, k, keys, coarse, codec, lists)
+        begin = max(1, self.s.nprobe // 8)
+        first = self._scan(x, k, keys[:, :begin], coarse[:, :begin], codec, lists)
+        parts = parts_of(self.index)
+        started = perf_counter()
+        bound = first[0][:, k - 1].contiguous()
+        rest = keys[:, begin:].contiguous()
+        tables = (parts.first, parts.centers, parts.radii, parts.lists.sizes)
+        chosen, probes, rooms, n_lists = near_parts(x, rest, bound, None, *tables, self.largest)
+        left, could = int(rooms.sum()), int(in_lists[:, begin:].sum())
+        self.stats.update(lists_visited=n_lists + int((keys[:, :begin] >= 0).sum()))
+        self._note(parts, rest, chosen)
+        self._took("bounds", started)
+        if left > _POOR * could:
+            kept.idle = _REST
+        near = coarse.gather(1, probes + begin)
+        second = self._scan(x, k, chosen, near, carried(codec, parts.order, parts.home), parts.lists)
+        return self._joined(x, k, keys, coarse, codec, lists, first, second)
+
+    def _note(self, parts: Parts, keys: Tensor, chosen: Tensor) -> None:
+        """Parts looked at and passed over."""
+        known, visited = keys.clamp(min=0), int((chosen >= 0).sum())
+        there = int(torch.where(keys >= 0, parts.first[known + 1] - parts.first[known], 0).sum())
+        self.stats.update(parts_visited=visited, parts_pruned=there - visited)
+
+    def _joined(
+        self,
+        x: Tensor,
+        k: int,
+        keys: Tensor,
+        coarse: Tensor,
+        codec: ListCodec,
+        lists: Ragged,
+        first: tuple[Tensor, Tensor],
+        second: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """One answer of two; queries whose last place is tied are searched whole, as which of the tied stays depends on the scan."""
+        distances, labels = combined(first, second, self.largest)
+        sign = -1.0 if self.largest else 1.0
+        values = torch.where(labels >= 0, sign * distances, float("inf"))
+        # Ties within the answer go by label.
+        by_label = torch.argsort(labels, dim=1, stable=True, descending=self.largest)
+        order = by_label.gather(1, torch.argsort(values.gather(1, by_label), dim=1, stable=True))
+        distances, labels = distances.gather(1, order), labels.gather(1, order)
+        last = values.amax(1, keepdim=True)
+        both = torch.cat([first[0], second[0]], 1) * sign
+        there = torch.cat([first[1], second[1]], 1) >= 0
+        tied = ((both == last) & there).sum(1) - ((values == last) & (labels >= 0)).sum(1) > 0
+        full = (second[1][:, -1] >= 0) & (sign * second[0][:, -1] == last[:, 0])
+        full |= (first[1][:, -1] >= 0) & (sign * first[0][:, -1] == last[:, 0])
+        more = ((second[1] >= 0) & (sign * second[0] <= last)).any(1)
+        unclear = (more & (tied | full) & last.isfinite()[:, 0]).nonzero()[:, 0]
+        self.stats["queries_searched_again"] = int(unclear.shape[0])
+        if unclear.shape[0]:
+            again = self._scan(x[unclear], k, keys[unclear], coarse[unclear], codec, lists)
+            distances[unclear], labels[unclear] = again
+        return distances, labels
+
+    # -- a budget ------------------------------------------------------------------------------------------------------------------------
+
+    def _approximate(
+        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, codec: ListCodec, in_lists: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """As many codes as the budget allows: of each list its first ones in an order, or its parts nearest to the query."""
+        s, started = self.s, perf_counter()
+        weights = budgets.weights_of(coarse, self.largest)
+        if s.dynamic_nprobe:
+            keys = budgets.fewer_lists(keys, weights)
+            in_lists = torch.where(keys >= 0, in_lists, 0)
+        if s.budget_strategy == "uniform":
+            weights = torch.ones_like(weights)
+        limits = (s.candidate_budget, s.use_per_list_sizes, s.min_codes_per_list, s.max_codes_cap_per_list, s.strict_budget)
+        share = budgets.shares(in_lists, torch.where(keys >= 0, weights, 0), *limits)
+        self.stats.update(budget=s.candidate_budget, budget_spent=int(share.sum()), lists_pruned=int((keys < 0).sum()))
+        if s.debug_stats:
+            self.stats["shares"] = share
+        if s.list_ordering is not None:
+            lists, order = ordered_lists(self.index, s)
+            self._took("bounds", started)
+            return self._scan(x, k, torch.where(share > 0, keys, -1), coarse, carried(codec, order, None), lists, share)
+        parts = parts_of(self.index)
+        worst = torch.full((x.shape[0],), -WORST if self.largest else WORST, device=x.device)
+        tables = (parts.first, parts.centers, parts.radii, parts.lists.sizes)
+        chosen, probes, rooms, n_lists = near_parts(x, keys.contiguous(), worst, share, *tables, self.largest)
+        self._note(parts, keys, chosen)
+        self.stats.update(lists_visited=n_lists, budget_spent=int(rooms.sum()))
+        near, scorer = coarse.gather(1, probes), carried(codec, parts.order, parts.home)
+        self._took("bounds", started)
+        return self._scan(x, k, chosen, near, scorer, parts.lists, rooms if s.strict_budget else None)
+
+
+class ProfileMethods:
+    """What profiles add to an IVF index."""
+
+    @property
+    def last_search_stats(self: Any) -> dict[str, Any]:
+        """What the last search with SearchParams did; of searches in several threads, of one of them."""
+        stats = self.__dict__.get("_last_stats")
+        check(stats is not None, "no search with SearchParams was made yet")
+        return dict(stats)
+
+    def rebuild_list_orderings(self: Any) -> None:
+        """Make the orders of lists anew at their next use, as rebuild_policy='manual' leaves to the caller."""
+        kept = kept_of(self)
+        kept.ranks, kept.ordered = {}, {}
+
+
+__all__ = ["SearchParams"]
