@@ -379,6 +379,12 @@ def scan_rabitq(draw):
     return *given, results(draw), *options
 
 
+def few_rabitq(draw):
+    x, coder, lists, keys, _ = _rabitq(draw)
+    coder = Coder(torch.randn(NLIST, D), coder.nb_bits, coder.metric, coder.qb, coder.centered)
+    return x, coder, draw(st.integers(1, NLIST)), lists, results(draw)
+
+
 def within_rabitq(draw):
     *given, options = _rabitq(draw)
     return *given, 6.0, *options
@@ -705,7 +711,8 @@ INPUTS = (
         "pq.nearest_parts": nearest_parts,
         "pq.part_tables": part_tables,
         "rabitq.best_scales": best_scales,
-        "rabitq.scan_rabitq": scan_rabitq,
+        "rabitq.few_rabitq": few_rabitq,
+    "rabitq.scan_rabitq": scan_rabitq,
         "rabitq.within_rabitq": within_rabitq,
         "segments.segment_sums": segment_sums,
         "select.select": select,

@@ -39,14 +39,17 @@ class Codebooks:
     @property
     def uniform(self) -> int:
         """The bits of a part where all have as many, and no more than a scan takes; else 0."""
-        return self.nbits[0] if self.nbits and len(set(self.nbits)) == 1 and 0 < self.nbits[0] <= 16 else 0
+        return self.nbits[0] if _uniform(self.nbits) else 0
 
     def book(self, m: int) -> Tensor:
         return self.table[self.first[m] : self.first[m + 1]]
 
     def places(self, parts: Tensor) -> Tensor:
         """The rows of the table that parts (n, M) name."""
-        return parts.to(torch.int64) + torch.tensor(self.first[:-1], dtype=torch.int64, device=parts.device)
+        starts: Tensor | None = self.kept.get("starts")
+        if starts is None or starts.device != parts.device:
+            starts = self.kept["starts"] = torch.tensor(self.first[:-1], dtype=torch.int64, device=parts.device)
+        return parts.to(torch.int64) + starts
 
     def decode(self, parts: Tensor) -> Tensor:
         """The vectors of parts (n, M)."""
@@ -59,27 +62,22 @@ class Codebooks:
         blocks = [(self.table[: self.first[m]] @ self.book(m).t()).reshape(-1) for m in range(1, len(self.nbits))]
         return torch.cat(blocks) if blocks else self.table.new_empty(0)
 
-    def _doubled(self, n: int) -> Tensor | None:
-        """Twice the same, kept, where it is not too large and pays for n vectors."""
+    def _known(self, n: int) -> tuple[Tensor, Tensor] | None:
+        """The entries' squared norms and twice their products, kept, where these are not too large and pay for the vectors so far."""
+        asked = self.kept["asked"] = self.kept.get("asked", 0) + n
         size = sum(low << b for low, b in zip(self.first, self.nbits))
-        if "doubled" not in self.kept and n >= _FEW and size <= _MOST_PRODUCTS:
-            self.kept["doubled"] = 2 * self.cross()
-        found: Tensor | None = self.kept.get("doubled")
+        if "known" not in self.kept and asked >= _FEW and size <= _MOST_PRODUCTS:
+            self.kept["known"] = self.table.square().sum(1), 2 * self.cross()
+        found: tuple[Tensor, Tensor] | None = self.kept.get("known")
         return found
 
     def encode(self, x: Tensor, width: int) -> Tensor:
         """The parts (n, M) that a beam search finds."""
-        doubled = self._doubled(x.shape[0])
+        known = self._known(x.shape[0])
         size = width * max((1 << b for b in self.nbits), default=1)
-        rows = max(1, _BLOCK // size) if doubled is None or x.device.type != "cpu" else max(1, x.shape[0])
-        found = [beam_codes(x[i : i + rows], self.table, self.nbits, width, doubled) for i in range(0, x.shape[0], rows)]
+        rows = max(1, _BLOCK // size) if known is None or x.device.type != "cpu" else max(1, x.shape[0])
+        found = [beam_codes(x[i : i + rows], self.table, self.nbits, width, known) for i in range(0, x.shape[0], rows)]
         return torch.cat(found) if found else torch.empty(0, len(self.nbits), dtype=torch.int32, device=x.device)
-
-    def left_over(self, x: Tensor, parts: Tensor) -> Tensor:
-        """What is left of vectors when one entry after another is taken away."""
-        for row in self.places(parts).unbind(1):
-            x = x - self.table[row]
-        return x
 
     def beam(self, residuals: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
         """All that a beam search keeps of residuals (n, beam, d): codes (n, width, M), residuals and distances, best first."""
@@ -95,16 +93,6 @@ class Codebooks:
             found.append((codes, part, distances))
         return torch.cat([f[0] for f in found]), torch.cat([f[1] for f in found]), torch.cat([f[2] for f in found])
 
-    def norms_by_tables(self, parts: Tensor) -> Tensor:
-        """The squared norms of sums of entries, as sums of the entries' norms and products."""
-        places = self.places(parts)
-        total = self.table.square().sum(1)[places].sum(1)
-        for m in range(1, len(self.nbits)):
-            own = self.table[places[:, m]]
-            for other in range(m):
-                total = total + 2 * (own * self.table[places[:, other]]).sum(1)
-        return total
-
     def all_products(self, x: Tensor) -> Tensor:
         """The inner products (n, 2 ** sum(nbits)) of vectors with all sums, numbered with the first codebook's bits lowest."""
         tables = x @ self.table.t()
@@ -113,6 +101,10 @@ class Codebooks:
             own = tables[:, self.first[m] : self.first[m + 1]]
             values = (own[:, :, None] + values[:, None, :]).reshape(x.shape[0], -1) if m else own
         return values
+
+
+def _uniform(nbits: tuple[int, ...]) -> bool:
+    return bool(nbits) and len(set(nbits)) == 1 and 0 < nbits[0] <= 16
 
 
 def split_number(numbers: Tensor, nbits: tuple[int, ...]) -> Tensor:
@@ -130,7 +122,7 @@ def join_number(parts: Tensor, nbits: tuple[int, ...]) -> Tensor:
 
 def split(codes: Tensor, nbits: tuple[int, ...]) -> Tensor:
     """The numbers that follow each other in the bits of codes (n, code_size), as int64; none is wider than 32 bits."""
-    if nbits and nbits[0] <= 16 and len(set(nbits)) == 1 and nbits[0] > 0:
+    if _uniform(nbits):
         return packed.unpack(codes, len(nbits), nbits[0]).to(torch.int64)
     wide = torch.nn.functional.pad(codes, (0, 5)).to(torch.int64)
     found = []
@@ -143,6 +135,8 @@ def split(codes: Tensor, nbits: tuple[int, ...]) -> Tensor:
 
 def join(numbers: Tensor, nbits: tuple[int, ...], size: int) -> Tensor:
     """Codes (n, size) in whose bits numbers (n, len(nbits)) follow each other."""
+    if _uniform(nbits):
+        return packed.pack(numbers, nbits[0])
     out = torch.zeros(numbers.shape[0], size + 5, dtype=torch.int64, device=numbers.device)
     for column, (start, bits) in enumerate(zip([0, *accumulate(nbits)], nbits)):
         word, at = (numbers[:, column].to(torch.int64) & (1 << bits) - 1) << start % 8, start // 8

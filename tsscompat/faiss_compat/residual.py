@@ -178,10 +178,7 @@ class ResidualQuantizer(AdditiveQuantizer):
             parts = self._books.encode(x, self.max_beam_size)
         else:
             parts = self._beam(x[:, None], self.max_beam_size)[0][:, 0]
-        norms = None
-        if self.search_type in self._NORM_BITS and not self.use_beam_LUT:
-            norms = squared_norms(x - self._books.left_over(x, parts))
-        return parts, norms
+        return parts, None
 
     def _beam(self, residuals: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor]:
         """All that a beam of some width keeps: codes (n, width, M), residuals, distances."""

@@ -35,11 +35,11 @@ def follow(residuals: Tensor, codes: Tensor, centroids: Tensor, places: Tensor) 
 
 
 @accelerated
-def beam_codes(x: Tensor, table: Tensor, nbits: tuple[int, ...], width: int, doubled: Tensor | None) -> Tensor:
+def beam_codes(x: Tensor, table: Tensor, nbits: tuple[int, ...], width: int, known: tuple[Tensor, Tensor] | None) -> Tensor:
     """The codes (n, M) of least residual that a beam of `width` finds; table (total, d) has 2 ** nbits[m] rows for codebook m.
 
-    `doubled`: twice the inner products of each codebook's rows with those of all before it, one block (before, K) after another. They
-    need not be there; a twin uses them.
+    `known`: the rows' squared norms, and twice the inner products of each codebook's rows with those of all before it, one block
+    (before, K) after another. They need not be there; a twin uses them.
     """
     codes = torch.zeros(x.shape[0], 1, 0, dtype=torch.int32, device=x.device)
     residuals, first = x[:, None], 0

@@ -6,6 +6,8 @@ that enter the beam are then computed term by term, so that errors do not add up
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -139,13 +141,19 @@ def _encode(x, products, table, first, norms, doubled, at, width, out, start, st
                 out[n, p] = codes[n - begin, least, p]
 
 
-def beam_codes(x: Tensor, table: Tensor, nbits: tuple[int, ...], width: int, doubled: Tensor | None) -> Tensor:
-    if doubled is None or not nbits:
-        return NotImplemented
+@functools.lru_cache(maxsize=64)
+def _layout(nbits: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Where each codebook begins, and its block of products."""
     first = np.cumsum([0, *(1 << bits for bits in nbits)])
-    at = np.cumsum([0, *(int(low) << bits for low, bits in zip(first, nbits))])[:-1]
+    return first, np.cumsum([0, *(int(low) << bits for low, bits in zip(first, nbits))])[:-1]
+
+
+def beam_codes(x: Tensor, table: Tensor, nbits: tuple[int, ...], width: int, known: tuple[Tensor, Tensor] | None) -> Tensor:
+    if known is None or not nbits:
+        return NotImplemented
+    first, at = _layout(nbits)
     out = np.empty((x.shape[0], len(nbits)), np.int32)
-    given = table.contiguous().numpy(), first, table.square().sum(1).numpy(), doubled.numpy(), at, width
+    given = table.contiguous().numpy(), first, known[0].numpy(), known[1].numpy(), at, width
     for i in range(0, x.shape[0], _ROWS):
         part = x[i : i + _ROWS].contiguous()
         products, rows, codes = torch.mm(part, table.t()).numpy(), part.numpy(), out[i : i + _ROWS]
