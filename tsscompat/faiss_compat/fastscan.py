@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import rows
-from tsscompat.algorithms.blocks import blocks
 from tsscompat.algorithms.packed import FastScan, blocks_of, packed_lists
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
@@ -33,6 +32,8 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.ivf_terms import query_tables
 from tsscompat.kernels.select import padded
 
+# Vectors that FAISS encodes at a time when it adds: quantizers that begin at random draw one stream for them.
+ADDED = 65536
 # Bits of `skip` that leave the scan out.
 _NO_SCAN = 2 | 4
 
@@ -108,7 +109,7 @@ class IndexFastScan(Index):
 
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)
-        for (part,) in blocks(x, width=self.d):
+        for part in x.split(ADDED):
             self._add_sa_codes(self._sa_encode(part), None)
 
     def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:

@@ -19,6 +19,7 @@ from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
+from tsscompat.faiss_compat.fastscan import ADDED
 from tsscompat.faiss_compat.invlists_blocks import BlockInvertedLists
 from tsscompat.faiss_compat.ivf import IndexIVF
 from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ, table_kind
@@ -138,6 +139,11 @@ class IndexIVFFastScan(IndexIVF):
     def fine_quantizer(self) -> Quantizer | None:
         """What makes the codes."""
         return None
+
+    def _add_core(self, x: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
+        for i in range(0, max(1, x.shape[0]), ADDED):
+            some = slice(i, i + ADDED)
+            super()._add_core(x[some], None if ids is None else ids[some], list_nos[some])
 
     # -- searching --------------------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ works out what the file does not hold. A module a family; importing it enters it
 
 from tsscompat.faiss_compat.sections import (  # noqa: F401 - their rows
     additive,
+    additive_fastscan,
     codecs,
     eden,
     fastscan,
