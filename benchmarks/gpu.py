@@ -248,10 +248,11 @@ class Bench:
     def indexes(self) -> Iterator[tuple[str, Any, torch.Tensor, torch.Tensor]]:
         """Name, index, queries and truth of each case; data is made once for the cases that share it."""
         s = self.sizes
+        some = (*RECIPES[:2], RECIPES[-1]) if self.options.tiny else RECIPES
         tables = (
-            ("1M", s.rows, s.dims, RECIPES),
-            ("wide", s.wide_rows, s.wide, RECIPES[:1]),
-            ("10M", s.large_rows, s.dims, RECIPES[:3]),
+            ("1M", s.rows, s.dims, some),
+            ("wide", s.wide_rows, s.wide, some[:1]),
+            ("10M", s.large_rows, s.dims, some[:3]),
         )
         for label, n, d, recipes in tables:
             names = {f"{label} {recipe.format(n=s.nlist)}": recipe.format(n=s.nlist) for recipe in recipes}
@@ -272,7 +273,7 @@ class Bench:
 
     def searches(self, name: str, index: Any, x: torch.Tensor, truth: torch.Tensor) -> None:
         """Check, then time, every batch and number of probes, ours and the peers'."""
-        path = RESULTS / "gpu.index"
+        path = self.options.out / "gpu.index"
         peers = self.peers.names()
         if peers:
             tsscompat.write_index(index, str(path))
@@ -370,8 +371,8 @@ def environment(bench: Bench) -> dict[str, Any]:
 
 def write(bench: Bench, name: str) -> list[Path]:
     """The JSON, the CSV and, where matplotlib is there, a picture."""
-    RESULTS.mkdir(exist_ok=True)
-    made = [RESULTS / f"{name}.json", RESULTS / f"{name}.csv"]
+    out: Path = bench.options.out
+    made = [out / f"{name}.json", out / f"{name}.csv"]
     rows = [dataclasses.asdict(row) for row in bench.rows]
     whole = environment(bench) | {
         "ceilings": dataclasses.asdict(bench.ceilings),
@@ -387,13 +388,13 @@ def write(bench: Bench, name: str) -> list[Path]:
         for row in bench.rows:
             given = [row.case, row.nq, row.k, row.nprobe, row.ms, row.recall, row.floor_ms, row.floor_ms / row.ms]
             for peer, ms in (row.peers_ms or {"": float("nan")}).items():
-                out.writerow([*given, peer, ms, row.peers_recall.get(peer, ""), ms / row.ms])
+                table.writerow([*given, peer, ms, row.peers_recall.get(peer, ""), ms / row.ms])
     try:
         import matplotlib
     except ImportError:
         return made
     matplotlib.use("Agg")
-    return [*made, draw(bench.rows, RESULTS / f"{name}.png")]
+    return [*made, draw(bench.rows, out / f"{name}.png")]
 
 
 def draw(rows: list[Row], path: Path) -> Path:
@@ -425,8 +426,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", help="a torch device; CUDA where there is one")
     parser.add_argument("--rows", default="", help="only cases that this pattern is found in")
     parser.add_argument("--minutes", type=float, default=8.5, help="no case begins after so long")
-    parser.add_argument("--name", default="gpu", help="of the files in benchmarks/results")
-    bench = Bench(parser.parse_args(arguments))
+    parser.add_argument("--name", default="gpu", help="of the files that are written")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where they are written")
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options)
     print(json.dumps(environment(bench) | dataclasses.asdict(bench.ceilings)))
     bench.run()
     for path in write(bench, bench.options.name):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import faiss as real
 import numpy as np
 import pytest
@@ -138,6 +144,29 @@ def test_vectors_in_half_precision(vectors, dtype, kind):
         index.to(dtype=torch.int8)
     with pytest.raises(FaissError, match="does not store"):
         faiss.IndexPQ(D, 4, 4).to(dtype=dtype)
+
+
+def test_the_benchmark_runs_and_checks(tmp_path):
+    folder = Path(__file__).resolve().parents[1] / "benchmarks"
+    command = [
+        sys.executable,
+        str(folder / "gpu.py"),
+        "--tiny",
+        "--rows",
+        "wide|means",
+        "--out",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(folder.parent)}, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
+    assert {row["case"] for row in rows} == {"wide Flat", "k-means iteration"}
+    assert all(row["ms"] > 0 and row["recall"] > 0.99 for row in rows)
+    assert len((tmp_path / "gpu.csv").read_text().splitlines()) >= len(rows) + 1
 
 
 @pytest.mark.parametrize("n", [0, 1, 99, 100, 101, 350])

@@ -165,9 +165,8 @@ def _walk(
             going = (first < P) & (steps <= stop)
         if going:
             pool = tl.where(at == first, pool | 1, pool)
-            node = (here >> 1) & 0x7FFFFFFF
-            base = tl.load(offsets + node) + first_edge
-            near = tl.load(neighbors + base + lane, mask=lane < width, other=-1)
+            edges = tl.load(offsets + ((here >> 1) & 0x7FFFFFFF)) + first_edge
+            near = tl.load(neighbors + edges + lane, mask=lane < width, other=-1)
             fresh = _unseen(seen, tl.maximum(near, 0), near >= 0)
             keys = _keys(_cost(mine, rows, near, fresh, d, SQUARED, W, BD), near, fresh)
             pool = _merged(pool, keys, room, ef, P, W)

@@ -1,0 +1,58 @@
+"""Triton's kernels compile for a Hopper GPU, on a machine without one: what the interpreter lets pass, the compiler may not.
+
+Each program launches kernels on CPU tensors in a process of its own, where launching only compiles.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="there is no Triton here")
+
+SCREENED = """
+from tsscompat.kernels.triton import flat
+flat.knn(torch.randn(300, 128), torch.randn(20_000, 128), 10, 1)
+expected = {"_prepare", "_bounds", "_pick", "_scores", "_rank", "_unproven", "_least"}
+"""
+SHARED = """
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.triton import ivf_product
+lists = Ragged(torch.zeros(640, 16, dtype=torch.uint8), torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
+x, keys, base = torch.randn(64, 128), torch.zeros(64, 2, dtype=torch.int64), torch.zeros(64, 2)
+ivf_product.scan_product(x, torch.randn(16, 8, 256), 8, False, -2.0, x[0], torch.zeros(640), base, lists, keys, 10, 1)
+expected = {"_least_shared", "_scores", "_pick", "_rank"}
+"""
+WALK = """
+from tsscompat.kernels.graph import Graph, Walk
+from tsscompat.kernels.triton import graph
+ones, ends = torch.ones(99, dtype=torch.int32), torch.tensor([0, 32, 48], dtype=torch.int32)
+given = Graph(ones, torch.arange(100) * 32, torch.zeros(3168, dtype=torch.int32), ends, 0, 1)
+graph.search(torch.randn(4, 64), torch.randn(99, 64), given, Walk(32, 32), 10, 1)
+expected = {"_walk"}
+"""
+FRAME = """
+import torch
+from compiled import compiling
+with compiling() as made:
+{body}
+assert {{name.split()[0] for name in made}} >= expected, made
+spilled = {{name: needs for name, needs in made.items() if needs.get("spilled", 0) > 256}}
+assert not spilled, spilled
+"""
+
+
+@pytest.mark.parametrize("body", [SCREENED, SHARED, WALK], ids=["screened", "shared lists", "walk"])
+def test_kernels_compile(body):
+    program = FRAME.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
