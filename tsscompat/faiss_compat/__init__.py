@@ -72,6 +72,7 @@ from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.product_additive import *
 from tsscompat.faiss_compat.profiles import *
 from tsscompat.faiss_compat.quantized import *
+from tsscompat.faiss_compat.quantize_lut import *
 from tsscompat.faiss_compat.quantizers import *
 from tsscompat.faiss_compat.rabitq import *
 from tsscompat.faiss_compat.rabitq_fastscan import *

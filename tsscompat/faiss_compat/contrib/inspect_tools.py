@@ -15,8 +15,13 @@ Table = np.ndarray[Any, Any]
 
 
 def get_invlist(invlists: Any, l: int) -> tuple[Table, Table]:
-    """The ids and codes of a list."""
+    """The ids and codes of a list; of lists in blocks (blocks, bytes of a code, vectors of a block), as the blocks have them."""
     n = invlists.list_size(l)
+    if invlists.code_size == invlists.INVALID_CODE_SIZE:
+        per_block, size = invlists.n_per_block, invlists.block_size
+        shape = (n + per_block - 1) // per_block, size // per_block, per_block
+        blocks = rev_swig_ptr(invlists.get_codes(l), shape[0] * size).reshape(shape).copy()
+        return rev_swig_ptr(invlists.get_ids(l), n).copy(), blocks
     if n == 0:
         return np.empty(0, dtype=np.int64), np.empty((0, invlists.code_size), dtype=np.uint8)
     ids = rev_swig_ptr(invlists.get_ids(l), n).copy()
