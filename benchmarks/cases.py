@@ -47,6 +47,8 @@ CASES = [
     Case("IVF1024,PQ16,RFlat", "IVF1024,PQ16,RFlat", nprobe=16, k_factor=4),
     Case("Flat L2 768", "Flat", d=768),
     Case("IVF1024,Flat 768", "IVF1024,Flat", d=768, nprobe=16),
+    Case("IVF1024,RaBitQ", "IVF1024,RaBitQ", nprobe=16),
+    Case("LSH", "LSH256r"),
     Case("binary Flat", "BFlat", d=256),
     Case("binary IVF1024", "BIVF1024", d=256, nprobe=16),
 ]

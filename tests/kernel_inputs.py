@@ -712,7 +712,7 @@ INPUTS = (
         "pq.part_tables": part_tables,
         "rabitq.best_scales": best_scales,
         "rabitq.few_rabitq": few_rabitq,
-    "rabitq.scan_rabitq": scan_rabitq,
+        "rabitq.scan_rabitq": scan_rabitq,
         "rabitq.within_rabitq": within_rabitq,
         "segments.segment_sums": segment_sums,
         "select.select": select,

@@ -96,6 +96,7 @@ COMPARERS = {
             "ivf_few",
             "ivf_product",
             "panorama.",
+            "rabitq.few",
             "rabitq.scan",
             "rabitq.within",
             "fastscan.scan",

@@ -14,7 +14,7 @@ from tsscompat.kernels.ivf import Range, Top
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
-from tsscompat.kernels.rabitq import Coder, best_scales, parts, scan_rabitq, within_rabitq
+from tsscompat.kernels.rabitq import Coder, best_scales, few_rabitq, parts, scan_rabitq, within_rabitq
 
 _EPSILON = torch.finfo(torch.float32).eps
 # How many standard deviations of the estimate by signs its error factor covers.
@@ -99,7 +99,7 @@ class RaBitQ:
     coder: Coder
 
     def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
-        return None
+        return few_rabitq(x, self.coder, nprobe, lists, k) if self.coder.centers is centers else None
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
         return scan_rabitq(x, self.coder, lists, keys, k, options.allowed, options.limits, options.pairs)

@@ -42,6 +42,11 @@ class IndexLSH(IndexFlatCodes):
         else:
             check(d >= nbits, "{} bits of {} dimensions that are not rotated", nbits, d)
 
+    @property
+    def bytes_per_vec(self) -> int:
+        """code_size, under its old name."""
+        return int(self.code_size)
+
     def _compared(self, x: Tensor) -> Tensor:
         """What the signs are taken of."""
         x = self.rrot._apply(x) if self.rotate_data else x[:, : self.nbits]
@@ -152,23 +157,23 @@ class IndexIVFSpectralHash(IndexIVF):
         check(params is None or params.sel is None, "id selector not supported for this index")
         return self._codec()
 
-    def replace_vt(self, vt_in: VectorTransform | IndexPreTransform | Any, own: bool = False) -> None:
+    def replace_vt(self, vt: VectorTransform | IndexPreTransform | Any, own: bool = False) -> None:
         """Use another transform, or that of an index of one transform and an IndexLSH that only takes signs."""
-        if isinstance(vt_in, IndexPreTransform):
-            check(vt_in.chain.size() == 1, "expected one transform before the index, got {}", vt_in.chain.size())
-            lsh = vt_in.index
+        if isinstance(vt, IndexPreTransform):
+            check(vt.chain.size() == 1, "expected one transform before the index, got {}", vt.chain.size())
+            lsh = vt.index
             if not isinstance(lsh, IndexLSH):
                 check(False, "final index should be LSH")
                 return
             check(lsh.nbits == self.nbit, "an LSH of {} bits for {}", lsh.nbits, self.nbit)
             check(not lsh.rotate_data, "LSH sub-index must not rotate data")
             check(not lsh.train_thresholds, "LSH sub-index thresholds must already be trained")
-            vt_in = vt_in.chain.at(0)
-        fits = vt_in.d_out == self.nbit and vt_in.d_in == self.d
-        check(fits, "a transform from {} to {} dimensions, expected {} to {}", vt_in.d_in, vt_in.d_out, self.d, self.nbit)
-        self.vt, self.own_fields, self.threshold_type = vt_in, own, self.Thresh_global
+            vt = vt.chain.at(0)
+        fits = vt.d_out == self.nbit and vt.d_in == self.d
+        check(fits, "a transform from {} to {} dimensions, expected {} to {}", vt.d_in, vt.d_out, self.d, self.nbit)
+        self.vt, self.own_fields, self.threshold_type = vt, own, self.Thresh_global
         quantizer = self._coarse()
-        self.is_trained = quantizer.is_trained and quantizer.ntotal == self.nlist and vt_in.is_trained
+        self.is_trained = quantizer.is_trained and quantizer.ntotal == self.nlist and vt.is_trained
 
 
 __all__ = ["IndexIVFSpectralHash", "IndexLSH"]

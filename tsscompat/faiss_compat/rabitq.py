@@ -206,6 +206,8 @@ def mean_in_order(x: Tensor) -> Tensor:
 class IndexIVFRaBitQ(IndexIVF):
     """Lists of RaBitQ codes around the lists' centroids."""
 
+    _quick = True
+
     rabitq = child(RaBitQuantizer, "makes the codes")
     qb = byte(4, "bits that queries are rounded to (0: none)")
 

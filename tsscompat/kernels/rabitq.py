@@ -13,13 +13,15 @@ are estimates of the distance. Queries are rounded to qb bits for products with 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
 from tsscompat.kernels.bits import tail, unpack
-from tsscompat.kernels.ivf import Range, Score, Top, top_by_score, within_by_score
+from tsscompat.kernels.ivf import Range, Score, Top, nearest_lists, top_by_score, within_by_score
+from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
 
@@ -141,6 +143,15 @@ def scan_rabitq(
     """The k best by the codes' estimates."""
     score = _score(x, coder, lists.codes, keys, k, None)
     return top_by_score(score, lists, keys, k, coder.metric == INNER_PRODUCT, 24 * x.shape[1], (allowed, limits, pairs))
+
+
+@accelerated
+def few_rabitq(x: Tensor, coder: Coder, nprobe: int, lists: Ragged, k: int) -> Few:
+    """The k best in the nprobe nearest lists, whose centers are those of the codes, for few queries."""
+    started = perf_counter()
+    _, keys = nearest_lists(x, coder.centers, nprobe, coder.metric)
+    spent = perf_counter() - started
+    return *scan_rabitq(x, coder, lists, keys, k), spent
 
 
 @accelerated

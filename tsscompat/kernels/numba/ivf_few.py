@@ -116,7 +116,7 @@ def _arrays(lists: Ragged, *tensors: Tensor | None) -> tuple[Any, ...]:
     return kept[1]  # type: ignore[no-any-return]
 
 
-def _few(block: Scan, given: tuple[Any, ...], arena: tuple[Any, Any, Any], row_ns: float, k: int) -> Any:
+def few_in_blocks(block: Scan, given: tuple[Any, ...], arena: tuple[Any, Any, Any], row_ns: float, k: int) -> Any:
     """block(*given, *arena, costs, labels, first, last) for all queries, divided among threads; `row_ns` is about what a row costs."""
     x, table, nprobe = given[:3]
     nq = x.shape[0]
@@ -140,7 +140,7 @@ def few_flat(x: Tensor, centers: Tensor, nprobe: int, rows: Tensor, lists: Ragge
         return NotImplemented
     table, vectors = _arrays(lists, centers, rows)
     given = (x.numpy(), table, nprobe, metric == INNER_PRODUCT, metric, vectors)
-    return _few(flat_block, given, views(lists)[1:], x.shape[1] * 0.3, k)
+    return few_in_blocks(flat_block, given, views(lists)[1:], x.shape[1] * 0.3, k)
 
 
 def few_affine(
@@ -149,7 +149,9 @@ def few_affine(
     codes, *arena = views(lists)
     halves = codes.view(np.uint16) if affine.bits >= 16 else NO_HALVES
     head = (x.numpy(), centers.numpy(), nprobe, metric == INNER_PRODUCT)
-    return _few(affine_block, (*head, residual, affine.bits, *steps(affine), codes, halves), tuple(arena), x.shape[1] * 0.15, k)
+    return few_in_blocks(
+        affine_block, (*head, residual, affine.bits, *steps(affine), codes, halves), tuple(arena), x.shape[1] * 0.15, k
+    )
 
 
 def few_product(
@@ -171,4 +173,4 @@ def few_product(
     codes, *arena = views(lists)
     table, parts, middle, extra = _arrays(lists, centers, transposed, shift, terms)
     given = (x.numpy(), table, nprobe, metric == INNER_PRODUCT, parts, plain, np.float32(scale), middle, extra, codes)
-    return _few(product_block, given, tuple(arena), parts.shape[0] * 0.6, k)
+    return few_in_blocks(product_block, given, tuple(arena), parts.shape[0] * 0.6, k)

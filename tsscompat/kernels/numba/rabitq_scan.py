@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tsscompat.kernels.numba.intrinsics import ticks
+from tsscompat.kernels.numba.ivf_few import coarse_of, unlimited
 from tsscompat.kernels.numba.ivf_flat import TILE
 from tsscompat.kernels.numba.ivf_heap import WORST, among, collect, finish, put, roomy, sift, start_heap
 from tsscompat.kernels.numba.jit import exact, in_order, inline, jit
@@ -263,6 +265,23 @@ def by_query(  # type: ignore[no-untyped-def]
         finish(costs[q], labels[q], ip)
         hits[q] = entered - before
     return visited, scored, entered, values, names
+
+
+@jit
+def few(  # type: ignore[no-untyped-def]
+    x, centers, nprobe, ip, nb_bits, qb, centered, filtered, codes, width, ids, offsets, sizes, costs, labels, first, last
+):
+    """Coarse search and scan of queries first : last."""
+    begun, x = ticks(), x[first:last]
+    _, keys = coarse_of(x, centers, nprobe, ip)
+    scanning = ticks()
+    bound, mask, limits, pairs = unlimited()
+    some, names, hits = costs[first:last], labels[first:last], np.empty(x.shape[0], np.int64)
+    arena, how = (codes, width, ids, offsets, sizes), (nb_bits, qb, centered, filtered)
+    visited, scored, entered, _, _ = by_query(
+        x, centers, *how, *arena, keys, ip, bound, mask, limits, pairs, some, names, hits, 0, x.shape[0]
+    )
+    return visited, scored, entered, (scanning - begun) / max(1, ticks() - begun)
 
 
 @exact
