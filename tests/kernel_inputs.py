@@ -380,7 +380,7 @@ def scan_rabitq(draw):
 
 
 def few_rabitq(draw):
-    x, coder, lists, keys, _ = _rabitq(draw)
+    x, coder, lists, *_ = _rabitq(draw)
     coder = Coder(torch.randn(NLIST, D), coder.nb_bits, coder.metric, coder.qb, coder.centered)
     return x, coder, draw(st.integers(1, NLIST)), lists, results(draw)
 

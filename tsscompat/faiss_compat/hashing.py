@@ -10,7 +10,7 @@ from torch import Tensor
 from tsscompat.algorithms import hashing
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.arrays import Array, rows
-from tsscompat.errors import check
+from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import boolean, child, enum, integer, real, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import IndexFlatCodes
@@ -163,8 +163,7 @@ class IndexIVFSpectralHash(IndexIVF):
             check(vt.chain.size() == 1, "expected one transform before the index, got {}", vt.chain.size())
             lsh = vt.index
             if not isinstance(lsh, IndexLSH):
-                check(False, "final index should be LSH")
-                return
+                raise FaissError(f"final index should be LSH, got {type(lsh).__name__}")
             check(lsh.nbits == self.nbit, "an LSH of {} bits for {}", lsh.nbits, self.nbit)
             check(not lsh.rotate_data, "LSH sub-index must not rotate data")
             check(not lsh.train_thresholds, "LSH sub-index thresholds must already be trained")
