@@ -133,16 +133,21 @@ class IndexFlatCodes(Index):
         return join_ranges(parts, x.shape[0], x.device)
 
     def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        distances = subset_distances(self, x, base_labels)
-        return merge(distances, base_labels, k, is_similarity(self.metric_type))
+        labels = held_labels(base_labels, self.ntotal)
+        return merge(subset_distances(self, x, labels), labels, k, is_similarity(self.metric_type))
 
     def get_CodePacker(self) -> CodePackerFlat:
         """What lays out the codes of a block: one after the other."""
         return CodePackerFlat(self.code_size)
 
 
+def held_labels(labels: Tensor, n: int) -> Tensor:
+    """Labels of n vectors; -1 in the place of others, which a file or a caller may have made up."""
+    return torch.where((labels >= 0) & (labels < n), labels, -1)
+
+
 def subset_distances(index: Index, x: Tensor, labels: Tensor) -> Tensor:
-    """The distance of each query to the vectors that it names; the worst for names of -1."""
+    """The distance of each query to the vectors that it names, all of them held; the worst for names of -1."""
     vectors = getattr(index, "_vectors", None)
     if vectors is not None:
         return flat.named_distances(x, vectors, labels, index.metric_type, index.metric_arg)

@@ -62,7 +62,9 @@ class MultiIndexQuantizer(Index):
     def _combined(self, parts: Tensor, names: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The best cells of what is best in each part: distances and centroids (n, M, w)."""
         distances, places = least_sums(parts, min(k, parts.shape[2] ** parts.shape[1]))
-        return distances, self._numbers(names.gather(2, places.transpose(1, 2)).transpose(1, 2))
+        chosen = names.gather(2, places.transpose(1, 2)).transpose(1, 2)
+        # A part of which nothing can be said (NaN) has no centroid, and so the cell none.
+        return distances, torch.where((chosen >= 0).all(-1), self._numbers(chosen), -1)
 
     def _numbers(self, parts: Tensor) -> Tensor:
         """Cell numbers of the centroids (..., M) of each part."""

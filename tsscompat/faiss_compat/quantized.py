@@ -165,7 +165,7 @@ class IndexPQ(ScannedCodes):
     polysemous_training = child(PolysemousTraining, "how")
     search_type = enum(int, 0, "one of ST_*")
     encode_signs = boolean(False, "Hamming search: queries are encoded by the signs of their numbers")
-    polysemous_ht = integer(0, "codes that differ in so many bits are not scored")
+    polysemous_ht = integer(1, "codes that differ in so many bits are not scored")
 
     def __init__(self, d: int = 0, M: int = 1, nbits: int = 8, metric: int = enums.METRIC_L2) -> None:
         super().__init__(0, d, metric)

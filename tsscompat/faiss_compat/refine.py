@@ -11,7 +11,7 @@ from tsscompat.arrays import Array, rows
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import boolean, child, real
 from tsscompat.faiss_compat.base import Index
-from tsscompat.faiss_compat.codes import subset_distances
+from tsscompat.faiss_compat.codes import held_labels, subset_distances
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.flat import IndexFlat
 from tsscompat.faiss_compat.params import IndexRefineSearchParameters, SearchParameters
@@ -73,12 +73,13 @@ class IndexRefine(Index):
         factor, base_params = self._settings(params)
         k_base = int(k * factor)
         check(k_base >= k, "k_factor {} is less than 1", factor)
-        labels = self.base_index._search(x, k_base, base_params)[1]
+        labels = held_labels(self.base_index._search(x, k_base, base_params)[1], self.refine_index.ntotal)
         return merge(subset_distances(self.refine_index, x, labels), labels, k, is_similarity(self.metric_type))
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         factor, base_params = self._settings(params)
         lims, _, labels = self.base_index._range_search(x, radius * factor, base_params)
+        labels = held_labels(labels, self.refine_index.ntotal)
         owner = torch.repeat_interleave(lims.diff())
         distances = subset_distances(self.refine_index, x[owner], labels[:, None])[:, 0]
         inside = distances > radius if is_similarity(self.metric_type) else distances < radius
