@@ -381,8 +381,8 @@ def write(bench: Bench, name: str) -> list[Path]:
     }
     made[0].write_text(json.dumps(whole, indent=1))
     with made[1].open("w", newline="") as file:
-        out = csv.writer(file)
-        out.writerow(
+        table = csv.writer(file)
+        table.writerow(
             ["case", "nq", "k", "nprobe", "ms", "recall", "floor_ms", "of_floor", "peer", "peer_ms", "peer_recall", "ratio"]
         )
         for row in bench.rows:
