@@ -71,6 +71,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """A million hostile files, and every bit of the first bytes of each kind; arguments go to tests/fuzzing.py."""
+    install_package(session, "test")
+    session.run("python", "tests/fuzzing.py", "--sweep")
+    session.run("python", "tests/fuzzing.py", *(session.posargs or ["--count", "1000000"]))
+
+
+@nox.session
 def serving(session: nox.Session) -> None:
     """Every search module through every route, the slow ones too, where FAISS is not installed."""
     install_package(session, "test,onnx,safetensors")

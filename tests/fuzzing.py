@@ -34,7 +34,25 @@ from tsscompat.wire.cursor import MemorySource, Reader
 
 HERE = Path(__file__).parent / "golden"
 SWEPT = 160  # bytes of each file of which every bit is turned
-_WHOLE = (0, 1, 2, 3, 7, 8, 255, 256, 1 << 16, (1 << 31) - 1, 1 << 31, 1 << 32, 1 << 40, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1)
+_WHOLE = (
+    0,
+    1,
+    2,
+    3,
+    7,
+    8,
+    255,
+    256,
+    1 << 16,
+    (1 << 31) - 1,
+    1 << 31,
+    1 << 32,
+    1 << 40,
+    1 << 62,
+    (1 << 63) - 1,
+    1 << 63,
+    (1 << 64) - 1,
+)
 _REAL = (0.0, -1.0, 1e-38, 1e38, float("inf"), float("-inf"), float("nan"))
 # What a file may make us take beside what it holds, and for how long.
 MEMORY, SECONDS = 3 << 30, 20
@@ -101,7 +119,9 @@ def _field(data: bytearray, name: str, rng: random.Random) -> None:
     else:
         mask = (1 << 8 * place.size) - 1
         old = int.from_bytes(data[at : at + place.size], "little")
-        new = rng.choice((rng.choice(_WHOLE), old + 1, old - 1, 2 * old, old // 2, -old, old ^ 1 << rng.randrange(8 * place.size)))
+        new = rng.choice(
+            (rng.choice(_WHOLE), old + 1, old - 1, 2 * old, old // 2, -old, old ^ 1 << rng.randrange(8 * place.size))
+        )
         data[at : at + place.size] = (new & mask).to_bytes(place.size, "little")
 
 
@@ -111,7 +131,9 @@ def _items(data: bytearray, name: str, rng: random.Random) -> None:
     place = rng.choice(arrays)
     for _ in range(rng.randint(1, 8)):
         at = place.at + place.size * rng.randrange(place.count)
-        data[at : at + place.size] = rng.randbytes(place.size) if rng.random() < 0.5 else rng.randrange(256).to_bytes(place.size, "little")
+        data[at : at + place.size] = (
+            rng.randbytes(place.size) if rng.random() < 0.5 else rng.randrange(256).to_bytes(place.size, "little")
+        )
 
 
 def _bits(data: bytearray, name: str, rng: random.Random) -> None:
@@ -166,7 +188,7 @@ def _held(index: Any) -> np.ndarray:
     if hasattr(index, "id_map"):
         return index.id_map.tensor.numpy()
     lists = getattr(index, "invlists", None)
-    if lists is not None:
+    if hasattr(lists, "_dump"):
         held = lists._dump()[2].cpu().numpy()
         extra = [i for others in getattr(index, "instances", {}).values() for i in others]
         return np.concatenate([held, np.array(extra, dtype=np.int64)])
@@ -210,8 +232,8 @@ def task(seed: int, number: int) -> tuple[str, bytes]:
 
 
 def sweep() -> list[tuple[str, int]]:
-    """Every bit of the first bytes of every file."""
-    return [(name, bit) for name, data in files().items() for bit in range(8 * min(SWEPT, len(data)))]
+    """Every bit of the first bytes of every file: the first bits of all files, then the next."""
+    return [(name, bit) for bit in range(8 * SWEPT) for name, data in files().items() if bit < 8 * len(data)]
 
 
 def _worker(seed: int, begin: int, end: int, swept: bool) -> None:
@@ -270,7 +292,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--sweep", action="store_true", help="every bit of the first bytes of every file, in place of drawn changes")
+    parser.add_argument(
+        "--sweep", action="store_true", help="every bit of the first bytes of every file, in place of drawn changes"
+    )
     parser.add_argument("--keep", type=Path, help="a folder for the files that make faults")
     parser.add_argument("--worker", nargs=4, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()

