@@ -62,6 +62,7 @@ class _Walked(Stated):
     """A table of edges that walks with a pool read; what they share is kept as long as nothing changes."""
 
     _caches = ("_kept",)
+    _kept: Any
 
     def _edges(self) -> Tensor:
         raise NotImplementedError

@@ -106,7 +106,8 @@ class BigBatchSearcher:
 
     def __init__(self, index: Any, xq: Table, k: int, verbose: int = 0, use_float16: bool = False) -> None:
         self.index, self.xq, self.verbose, self.use_float16 = index, xq, verbose, use_float16
-        self.by_residual, self.decode_func = False, None
+        self.by_residual = False
+        self.decode_func: Callable[[Table], Table] | None = None
         self.rh = ResultHeap(len(xq), k, keep_max=is_similarity_metric(index.metric_type))
         self.q_assign: Table | None = None
 

@@ -6,6 +6,7 @@ import socket
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
+from tsscompat.errors import FaissError
 from tsscompat.faiss_compat.contrib import rpc
 from tsscompat.faiss_compat.heaps import ResultHeap
 from tsscompat.faiss_compat.ivflib import try_extract_index_ivf
@@ -22,6 +23,8 @@ class SearchServer(rpc.Server):
 
     def set_nprobe(self, nprobe: int) -> None:
         """Set how many lists searches visit."""
+        if self.index_ivf is None:
+            raise FaissError("this index has no inverted lists")
         self.index_ivf.nprobe = nprobe
 
     def set_omp_num_threads(self, nt: int) -> None:

@@ -114,6 +114,8 @@ def balanced_assignment_with_penalties(
 class DatasetAssign:
     """Vectors, as the k-means below wants them: counted, picked, and assigned to centroids."""
 
+    x: Any
+
     def __init__(self, x: Any) -> None:
         self.x = np.ascontiguousarray(x, dtype="float32")
 
@@ -188,6 +190,8 @@ def sparse_assign_to_dense_blocks(
 
 class DatasetAssignSparse(DatasetAssign):
     """The rows of a scipy.sparse.csr_matrix."""
+
+    x: Any
 
     def __init__(self, x: Any) -> None:
         expect(hasattr(x, "indptr") and getattr(x, "format", "") == "csr", "expected a csr_matrix, got {}", type(x).__name__)

@@ -84,7 +84,7 @@ class Server:
     def one_function(self) -> None:
         """Read a call, make it, and send the answer."""
         try:
-            name, arguments = RestrictedUnpickler(self.fs).load()  # type: ignore[arg-type]
+            name, arguments = RestrictedUnpickler(self.fs).load()
         except EOFError:
             raise ClientExit("read args") from None
         error, result = None, None
@@ -127,7 +127,7 @@ class Client:
 
     def get_result(self) -> Any:
         """The answer to the last call."""
-        error, result = RestrictedUnpickler(self.fs).load()  # type: ignore[arg-type]
+        error, result = RestrictedUnpickler(self.fs).load()
         if error is not None:
             raise ServerException(error)
         return result
