@@ -295,12 +295,12 @@ class QINCo(NeuralNetCodec):
         if net is not None:
             self.from_torch(net)
 
-    def from_torch(self, net: Any) -> None:
+    def from_torch(self, qinco: Any) -> None:
         """Take a torch module's weights."""
-        same = (net.d, net.K, net.L, net.M, net.h) == (self.d, self.K, self.L, self.M, self.h)
+        same = (qinco.d, qinco.K, qinco.L, qinco.M, qinco.h) == (self.d, self.K, self.L, self.M, self.h)
         expect(same, "the module's sizes differ from {}", (self.d, self.K, self.L, self.M, self.h))
-        self.codebook0.from_torch(net.codebook0)
-        for own, step in zip(self.steps, net.steps):
+        self.codebook0.from_torch(qinco.codebook0)
+        for own, step in zip(self.steps, qinco.steps):
             own.from_torch(step)
 
     def get_step(self, i: int) -> Any:
