@@ -10,6 +10,7 @@ try:
     from tsscompat.devices import default_device as default_device
     from tsscompat.devices import set_default_device as set_default_device
     from tsscompat.faiss_compat import *
+    from tsscompat.faiss_compat.base import Index as Index
     from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
 finally:
     if _collecting:
@@ -32,5 +33,27 @@ def from_faiss(index: _Any, **settings: _Any) -> _Any:
     return convert(index, **settings)
 
 
+def estimate_memory(*args: _Any, **settings: _Any) -> _Any:
+    """What an index of a factory string will weigh (see tsscompat/advice)."""
+    from tsscompat.advice import estimate_memory as estimate
+
+    return estimate(*args, **settings)
+
+
+def recommend(*args: _Any, **settings: _Any) -> _Any:
+    """Which index to build for so many vectors (see tsscompat/advice)."""
+    from tsscompat.advice import recommend as ranked
+
+    return ranked(*args, **settings)
+
+
+def _memory_usage(self: _Any) -> _Any:
+    """What this index holds now: bytes by part (see tsscompat/advice)."""
+    from tsscompat.advice import memory_usage
+
+    return memory_usage(self)
+
+
 # Methods that lead upward are added here, so that the layers below know of none above.
 Index.module = from_faiss  # type: ignore[attr-defined]
+Index.memory_usage = _memory_usage  # type: ignore[attr-defined]

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "build, write, read and search an IVF-PQ index on synthetic vectors",
+    "estimate": "what an index will weigh, by part",
+    "recommend": "which index to build for so many vectors",
     "run": "run a script that says `import faiss` with tsscompat in its place",
 }
 

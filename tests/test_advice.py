@@ -1,0 +1,154 @@
+"""Advice: estimates within 5 % of what is then held, recommendations that keep their promises."""
+
+from __future__ import annotations
+
+import gc
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import tsscompat
+from tsscompat.cli import main
+from tsscompat.errors import ArgumentError, FaissError
+
+D, N = 32, 12_000
+KEYS = [
+    "Flat",
+    "SQ8",
+    "PQ8np",
+    "PQ8x4np",
+    "HNSW16",
+    "HNSW8,SQ8",
+    "IVF64,Flat",
+    "IVF64,SQ4",
+    "IVF64,PQ8np",
+    "IVF64_HNSW8,PQ8np",
+    "IDMap,Flat",
+    "PCA16,IVF64,Flat",
+    "RR16,IVF64,PQ8x4np",
+    "IVF64,PQ8np,RFlat",
+]
+
+
+def data(n: int, seed: int) -> Tensor:
+    draw = torch.Generator().manual_seed(seed)
+    centers = 2 * torch.randn(50, D, generator=torch.Generator().manual_seed(7))
+    return centers[torch.randint(50, (n,), generator=draw)] + torch.randn(n, D, generator=draw)
+
+
+def built(key: str, metric: int = tsscompat.METRIC_L2):
+    index = tsscompat.index_factory(D, key, metric)
+    index.train(data(N, 1))
+    index.add_with_ids(data(N, 1), torch.arange(N)) if key.startswith("IDMap") else index.add(data(N, 1))
+    return index
+
+
+def held_by(index) -> int:
+    """Bytes of the tensors that the garbage collector reaches from an index, each storage once: nothing of ours is asked."""
+    waiting, seen, storages = [index], set(), {}
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, Tensor):
+            storages[one.untyped_storage().data_ptr()] = one.untyped_storage().nbytes()
+        elif id(one) not in seen and not isinstance(one, (type, str, int, float)):
+            seen.add(id(one))
+            if isinstance(one, (dict, list, tuple)) or (
+                type(one).__module__.startswith("tsscompat.") and hasattr(one, "__dict__")
+            ):
+                waiting += [r for r in gc.get_referents(one) if not isinstance(r, type)]
+    return sum(storages.values())
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_estimate_is_within_5_percent(key):
+    index = built(key)
+    index.search(data(40, 3), 5)
+    estimate, used = tsscompat.estimate_memory(key, d=D, n=N), index.memory_usage()
+    assert estimate.total == pytest.approx(used.total, rel=0.05)
+    assert used.total == held_by(index)
+    for part in ("vectors", "codes", "ids", "graph"):
+        assert estimate.parts[part] == pytest.approx(used.parts[part], rel=0.05), part
+    assert used.n == N and used.per_vector == used.total / N and used.compression == 4 * N * D / used.total
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_an_estimate_without_tables_and_room_is_what_a_file_has(key):
+    estimate = tsscompat.estimate_memory(key, d=D, n=N, searched=False)
+    assert estimate.total - estimate.parts["room"] == pytest.approx(tsscompat.serialize_index(built(key)).nbytes, rel=0.05)
+
+
+def test_of_many_vectors():
+    report = tsscompat.estimate_memory("OPQ16,IVF4096,PQ16", d=1152, n=10_000_000)
+    assert report.parts["codes"] == 160_000_000 and report.parts["ids"] == 80_000_000
+    assert 24 < report.per_vector < 40 and report.compression > 100
+    assert json.loads(json.dumps(report.as_dict()))["total"] == report.total and "codes" in str(report)
+    with pytest.raises(FaissError):
+        tsscompat.estimate_memory("PQ7", d=32, n=10)
+    with pytest.raises(ArgumentError):
+        tsscompat.estimate_memory("Flat", d=32, n=-1)
+
+
+@pytest.mark.parametrize(("n", "d"), [(50, 8), (5_000, 32), (1_000_000, 100), (100_000_000, 768), (20_000, 7)])
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_recommendations_can_be_built(n, d, metric):
+    answer = tsscompat.recommend(n, d, metric, recall=0.9)
+    enough = [c.recall >= 0.9 for c in answer]
+    assert enough == sorted(enough, reverse=True) and enough[0]
+    for candidate in answer:
+        assert tsscompat.index_factory(d, candidate.key).d == d
+        assert candidate.memory == tsscompat.estimate_memory(candidate.key, d, n, {"l2": 1, "ip": 0}[metric]).total
+    assert [c["key"] for c in json.loads(answer.to_json())["candidates"]] == [c.key for c in answer]
+    assert all(c.key in answer.table() for c in answer)
+
+
+def test_memory_is_a_limit():
+    within = tsscompat.recommend(1_000_000, 128, memory=200 * 2**20, recall=0.9)
+    assert all(c.memory <= 200 * 2**20 for c in within) and not any(c.key == "Flat" for c in within)
+    with pytest.raises(FaissError, match="no index fits"):
+        tsscompat.recommend(1_000_000, 128, memory=1000)
+    for wrong in ({"n": 0}, {"d": 0}, {"recall": 1.5}, {"metric": "angle"}):
+        with pytest.raises(ArgumentError):
+            tsscompat.recommend(**{"n": 10, "d": 4, **wrong})
+
+
+def test_training_sizes_are_warned_of():
+    (candidate,) = [c for c in tsscompat.recommend(5000, 32) if c.key.endswith("PQ8np")]
+    assert any("please provide at least 9984" in warning for warning in candidate.warnings)
+    assert not any(c.warnings for c in tsscompat.recommend(1_000_000, 32))
+
+
+def test_with_a_sample_it_measures(tmp_path):
+    lines: list[str] = []
+    answer = tsscompat.recommend(1200, D, recall=0.9, sample=data(1200, 1), progress=lines.append)
+    assert answer.complete and all(c.measured for c in answer) and len(lines) == 2 * len(answer)
+    best = answer[0]
+    assert best.recall >= 0.9 and best.queries_per_second == max(c.queries_per_second for c in answer if c.recall >= 0.9)
+    # What is promised holds on the vectors that were measured, by ParameterSpace's own setting.
+    base, queries = data(1200, 1)[:-200], data(1200, 1)[-200:]
+    index = tsscompat.index_factory(D, best.key)
+    index.train(base)
+    index.add(base)
+    if best.parameters:
+        tsscompat.ParameterSpace().set_index_parameters(index, best.parameters)
+    truth, found = tsscompat.knn(queries, base, 10)[1], index.search(queries, 10)[1]
+    assert float((truth[:, :, None] == found[:, None]).any(2).float().mean()) == pytest.approx(best.recall, abs=0.02)
+    pytest.importorskip("matplotlib")
+    answer.plot(str(tmp_path / "frontier.png"))
+    assert (tmp_path / "frontier.png").stat().st_size > 1000
+
+
+def test_it_stops_when_time_is_up():
+    lines: list[str] = []
+    answer = tsscompat.recommend(6000, D, sample=data(6000, 1), seconds=0, progress=lines.append)
+    assert not answer.complete and not any(c.measured for c in answer) and "time is up" in lines[-1]
+
+
+def test_commands(tmp_path, capsys):
+    assert main(["estimate", "IVF64,PQ8np", "-d", "32", "-n", "1000", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"]["codes"] == 8000
+    np.save(tmp_path / "sample.npy", data(900, 1).numpy())
+    assert main(["recommend", "-n", "900", "-d", "32", "--memory", "1G", "--sample", str(tmp_path / "sample.npy")]) == 0
+    assert "q/s" in capsys.readouterr().out
