@@ -24,6 +24,7 @@ from interpreter import DEVICE
 from test_kernels import COMPARERS, same
 from torch import Tensor
 
+from tsscompat.errors import OutOfDeviceMemory
 from tsscompat.kernels import flat, ivf
 from tsscompat.kernels.accelerate import REGISTRY, find_twin
 from tsscompat.kernels.ivf_lists import Ragged
@@ -205,5 +206,5 @@ def test_memory_that_runs_out_is_met_with_smaller_blocks(monkeypatch):
     assert launch.within_memory(call) == "done"
     assert asked == [launch.BUDGET, launch.BUDGET >> 3, launch.BUDGET >> 6]
     asked[:] = []
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(OutOfDeviceMemory, match="none at all"):
         launch.within_memory(lambda budget: (_ for _ in ()).throw(torch.OutOfMemoryError("none at all")))

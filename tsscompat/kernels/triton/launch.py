@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from tsscompat.errors import OutOfDeviceMemory
+
 R = TypeVar("R")
 
 # Numbers that a stage may hold for the next one: 1 GiB of float32.
@@ -43,14 +45,17 @@ def blocks_of(n: int, size: int) -> int:
 
 
 def within_memory(call: Callable[[int], R]) -> R:
-    """call(budget), once more with less when the device's memory runs out."""
+    """call(budget), again with less when the device's memory runs out; an error that says so when too little is left for any."""
     budget = BUDGET
-    for _ in range(_TRIES):
+    while True:
         try:
             return call(budget)
-        except torch.OutOfMemoryError:
-            # Freed by the failed call's own frames; the cache is given back so that smaller blocks find contiguous room.
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-            budget >>= 3
-    return call(budget)
+        except torch.OutOfMemoryError as e:
+            if budget <= BUDGET >> 3 * _TRIES:
+                raise OutOfDeviceMemory(
+                    f"there is no room for a search's tables, even of {4 * budget >> 10} KiB each: {e}"
+                ) from e
+        # What the failed call held is free by now; the cache is given back so that smaller blocks find contiguous room.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        budget >>= 3
