@@ -102,7 +102,8 @@ def scan(
     """The k nearest entries of the lists `keys` (nq, nprobe; -1: none), and counts: lists visited, codes scored, results that entered.
 
     `limits` (nq, nprobe): how many of each list's first entries count. A label is the entry's id or, with `pairs`, list << 32 | position.
-    Ties are given in order of label or, `by_arrival`, in the order of the scan.
+    Ties are given in order of label or, `by_arrival`, in the order of the scan. Of those at the end of an answer in order of label a twin
+    keeps what FAISS's heap keeps: when a nearer one comes, the one of the largest label goes.
     """
     rows, query, list_nos, visited = _entries(lists, keys, None, limits)
     values = _pair_distances(x, query, lists.codes[rows])
