@@ -43,6 +43,7 @@ CASES = [
     Case("PQ16", "PQ16"),
     Case("RQ8x8_Nqint8", "RQ8x8_Nqint8"),
     Case("HNSW32", "HNSW32", ef_search=64, agreement=0.97),
+    Case("NSG32", "NSG32", ef_search=64, agreement=0.97),
     Case("IVF1024_HNSW32,Flat", "IVF1024_HNSW32,Flat", nprobe=16, agreement=0.97),
     Case("IVF1024,PQ16,RFlat", "IVF1024,PQ16,RFlat", nprobe=16, k_factor=4),
     Case("Flat L2 768", "Flat", d=768),
@@ -100,7 +101,11 @@ def tune(module, index, case: Case) -> None:
     elif case.nprobe:
         module.extract_index_ivf(index).nprobe = case.nprobe
     if case.ef_search:
-        module.downcast_index(index).hnsw.efSearch = case.ef_search
+        graph = module.downcast_index(index)
+        if hasattr(graph, "nsg"):
+            graph.nsg.search_L = case.ef_search
+        else:
+            graph.hnsw.efSearch = case.ef_search
 
 
 def make(module, case: Case):
