@@ -18,6 +18,7 @@ from tsscompat.errors import FaissError, check, expect
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, int64, integer, size_t, vector
 from tsscompat.faiss_compat.base import Index, check_keys, lims_out
+from tsscompat.faiss_compat.binary_pointers import BinaryPointerMethods
 from tsscompat.faiss_compat.codes import allowed_rows
 from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.params import SearchParameters
@@ -55,63 +56,6 @@ def codes_in(x: Array, code_size: int, device: torch.device) -> Batch:
     if str(dtype).rpartition(".")[2] != "uint8":
         raise TypeError(f"expected binary codes as uint8, got {dtype}")
     return rows(x, code_size, device, torch.uint8)
-
-
-class BinaryPointerMethods:
-    """FAISS's C signatures: what swig_ptr gave in, arrays made of it."""
-
-    def train_c(self: Any, n: int, x: Any) -> None:
-        self.train(behind(x, n, self.code_size))
-
-    def add_c(self: Any, n: int, x: Any) -> None:
-        self.add(behind(x, n, self.code_size))
-
-    def add_with_ids_c(self: Any, n: int, x: Any, xids: Any) -> None:
-        self.add_with_ids(behind(x, n, self.code_size), behind(xids, n))
-
-    def search_c(self: Any, n: int, x: Any, k: int, distances: Any, labels: Any, params: Any = None) -> None:
-        found = self.search(behind(x, n, self.code_size), k, params=params)
-        behind(distances, n, k).copy_(found[0])
-        behind(labels, n, k).copy_(found[1])
-
-    def assign_c(self: Any, n: int, x: Any, labels: Any, k: int = 1) -> None:
-        self.assign(behind(x, n, self.code_size), k, behind(labels, n, k))
-
-    def range_search_c(self: Any, n: int, x: Any, radius: int, result: Any, params: Any = None) -> None:
-        result.fill(*self.range_search(behind(x, n, self.code_size), radius, params=params))
-
-    def reconstruct_c(self: Any, key: int, recons: Any) -> None:
-        behind(recons, 1, self.code_size).copy_(self._reconstruct(torch.tensor([key], device=self.device)))
-
-    def reconstruct_n_c(self: Any, i0: int, ni: int, recons: Any) -> None:
-        self.reconstruct_n(i0, ni, behind(recons, ni, self.code_size))
-
-    def remove_ids_c(self: Any, sel: Any) -> int:
-        return int(self.remove_ids(sel))
-
-    def _bytes(self: Any, what: str, numeric_type: int) -> None:
-        check(numeric_type == enums.UInt8, "IndexBinary::{}: unsupported numeric type", what)
-
-    def train_ex(self: Any, n: int, x: Any, numeric_type: int) -> None:
-        self._bytes("train", numeric_type)
-        self.train_c(n, x)
-
-    def add_ex(self: Any, n: int, x: Any, numeric_type: int) -> None:
-        self._bytes("add", numeric_type)
-        self.add_c(n, x)
-
-    def add_with_ids_ex(self: Any, n: int, x: Any, numeric_type: int, xids: Any) -> None:
-        self._bytes("add_with_ids", numeric_type)
-        self.add_with_ids_c(n, x, xids)
-
-    def search_ex(self: Any, n: int, x: Any, numeric_type: int, k: int, distances: Any, labels: Any, params: Any = None) -> None:
-        self._bytes("search", numeric_type)
-        self.search_c(n, x, k, distances, labels, params)
-
-    def add_sa_codes(self: Any, n: int, codes: Any, xids: Any) -> None:
-        """Add n codes, with ids or None, from behind pointers."""
-        ids = None if xids is None else behind(xids, n).to(self.device)
-        self._add_sa_codes(behind(codes, n, self.code_size).to(self.device), ids)
 
 
 class IndexBinary(BinaryPointerMethods, Stated):
