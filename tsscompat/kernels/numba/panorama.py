@@ -13,10 +13,12 @@ from tsscompat.kernels.numba.ivf import ALONE, NO_BOUND, average_work, rest_of, 
 from tsscompat.kernels.numba.ivf_heap import finish, roomy, sift, start_heap
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.numba.prefetch import prefetch
 
 F = np.float32
 # Rounding of a bound, as a share of it.
 SLACK = F(1e-5)
+AHEAD = 12
 
 
 @inline
@@ -32,13 +34,18 @@ def survivors(query, rest, rows, norms, width, start, n, active, costs, ip, bar)
         for a in range(n):
             i = active[a]
             row = start + i
-            total = F(0)
+            # Rows are far from one another: those that come soon are asked for.
+            ahead = 4 * d * (start + active[min(a + AHEAD, n - 1)])
+            for byte in range(4 * first, 4 * stop, 64):
+                prefetch(rows, ahead + byte)
+            # Slices, whose indices begin at 0: else each could be negative, and LLVM makes no vectors.
+            total, asked, held = F(0), query[first:stop], rows[row, first:stop]
             if ip:
-                for j in range(first, stop):
-                    total -= query[j] * rows[row, j]
+                for j in range(asked.shape[0]):
+                    total -= asked[j] * held[j]
             else:
-                for j in range(first, stop):
-                    gap = query[j] - rows[row, j]
+                for j in range(asked.shape[0]):
+                    gap = asked[j] - held[j]
                     total += gap * gap
             cost = (costs[i] if level else F(0)) + total
             costs[i] = cost
