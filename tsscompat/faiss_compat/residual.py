@@ -212,15 +212,16 @@ class ResidualQuantizer(AdditiveQuantizer):
         self, n: int, query_norms: Any, query_cp: Any, new_beam_size: int, new_codes: Any, new_distances: Any = None
     ) -> None:
         """Encode from vectors' norms and inner products with all entries, by the tables of compute_codebook_tables."""
-        norms, products = behind(query_norms, n), behind(query_cp, n, self.total_codebook_size)
+        norms = behind(query_norms, n).to(self.device)
+        products = behind(query_cp, n, self.total_codebook_size).to(self.device)
         books, at = self._books, 0
-        codes, distances = torch.zeros(n, 1, 0, dtype=torch.int32), norms[:, None].to(self.device)
+        codes, distances = torch.zeros(n, 1, 0, dtype=torch.int32, device=self.device), norms[:, None]
         for m, bits in enumerate(self._sizes):
             low, size = books.first[m], 1 << bits
             check(at + low * size <= self.codebook_cross_products.size(), "call compute_codebook_tables first")
             cross = self.codebook_cross_products.tensor[at : at + low * size].view(low, size)
             mine = slice(low, low + size)
-            step = self.centroid_norms.tensor[mine] - 2 * products[:, mine].to(self.device)
+            step = self.centroid_norms.tensor[mine] - 2 * products[:, mine]
             width = min(distances.shape[1] * size, new_beam_size)
             codes, distances = _tabled_step(codes, distances, cross, books.first, step, width)
             at += low * size
@@ -243,7 +244,7 @@ def _tabled_step(
     for m in range(codes.shape[2]):
         values = values + 2 * cross[first[m] + codes[:, :, m].to(torch.int64)]
     best, places = select(values.reshape(values.shape[0], -1), None, width, False)
-    row, size = torch.arange(codes.shape[0])[:, None], step.shape[1]
+    row, size = torch.arange(codes.shape[0], device=codes.device)[:, None], step.shape[1]
     new = torch.cat([codes[row, places // size], (places % size)[..., None].to(codes.dtype)], 2)
     return new, best
 
