@@ -41,6 +41,8 @@ CASES = [
     Case("IVF1024,SQ8", "IVF1024,SQ8", nprobe=16),
     Case("SQ8", "SQ8"),
     Case("PQ16", "PQ16"),
+    Case("PQ32x4fs", "PQ32x4fs"),
+    Case("IVF1024,PQ32x4fs", "IVF1024,PQ32x4fs", nprobe=16),
     Case("RQ8x8_Nqint8", "RQ8x8_Nqint8"),
     Case("HNSW32", "HNSW32", ef_search=64, agreement=0.97),
     Case("NSG32", "NSG32", ef_search=64, agreement=0.97),

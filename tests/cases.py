@@ -212,6 +212,8 @@ ROWS: list[Row] = [
     row("IVF8,PQ8x4fsr_64", tune=ALL_LISTS, **FAST_LISTS | {"avoid": f"{FAST_LISTS['avoid']} merge_from remove_ids"}, **IVF),
     # -- codes
     row("PQ8x4fs", **FAST_SCAN),
+    row("RQ4x4fs_Nrq2x4", **FAST_SCAN),
+    row("IVF8,RQ4x4fsr_Nrq2x4", tune=ALL_LISTS, **FAST_LISTS | {"lacks": "search_and_reconstruct sel"}, **IVF),
     row("PQ8x4fs-IP", "PQ8x4fs", metric="METRIC_INNER_PRODUCT", **FAST_SCAN),
     row("PQ4x4fs_64", **FAST_SCAN | {"avoid": "empty merge_from remove_ids reconstruct search_and_reconstruct"}),
     row(

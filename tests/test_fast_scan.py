@@ -100,7 +100,8 @@ def test_ranges_agree_where_faiss_does_not_wrap_around(metric):
         # FAISS counts in 16 bits: a radius nearer than a query's nearest gives it everything.
         radius = float(distances[q, 6])
         asked = QUERIES[q : q + 1]
-        assert_same_ranges(theirs.range_search(asked, radius), ours.range_search(asked, radius), radius, 1e-3, 1e-2)
+        # On the radius itself a sum may fall to either side, and a unit of the sums is half a unit of distance.
+        assert_same_ranges(theirs.range_search(asked, radius), ours.range_search(asked, radius), radius, 1e-3, 1.0)
     none = ours.range_search(QUERIES, -1e6 if metric == L2 else 1e9)
     assert none[0].tolist() == [0] * (len(QUERIES) + 1)
     every = ours.range_search(QUERIES[:1], 1e6 if metric == L2 else -1e9)

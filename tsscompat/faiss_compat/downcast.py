@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tsscompat.faiss_compat.additive import AdditiveQuantizer
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.invlists import InvertedLists
 from tsscompat.faiss_compat.quantizers import Quantizer
@@ -36,9 +37,20 @@ def downcast_Quantizer(aq: Any) -> Any:
     return _checked(aq, Quantizer)
 
 
+def downcast_AdditiveQuantizer(aq: Any) -> Any:
+    """An additive quantizer as what it is."""
+    return _checked(aq, AdditiveQuantizer)
+
+
 def downcast_InvertedLists(il: Any) -> Any:
     """Inverted lists as what they are."""
     return _checked(il, InvertedLists)
 
 
-__all__ = ["downcast_InvertedLists", "downcast_Quantizer", "downcast_VectorTransform", "downcast_index"]
+__all__ = [
+    "downcast_AdditiveQuantizer",
+    "downcast_InvertedLists",
+    "downcast_Quantizer",
+    "downcast_VectorTransform",
+    "downcast_index",
+]
