@@ -301,10 +301,9 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     def _count(nq: int, counts: tuple[int, int, int] | Tensor) -> None:
         if type(counts[1]) is not int:  # a GPU's, which nobody waits for here
             cvar.indexIVF_stats.__dict__["nq"] += nq
+            parts: list[Any] = [] if isinstance(counts, Tensor) else list(counts)
             given = (
-                counts
-                if isinstance(counts, Tensor)
-                else torch.stack([torch.as_tensor(c, device=counts[1].device) for c in counts])
+                counts if isinstance(counts, Tensor) else torch.stack([torch.as_tensor(c, device=parts[1].device) for c in parts])
             )
             cvar.indexIVF_stats._add_later(("nlist", "ndis", "nheap_updates"), given)
             return
