@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from itertools import combinations
+from math import comb
 
 import torch
 from torch import Tensor
@@ -19,11 +20,15 @@ from tsscompat.kernels.ivf_lists import Ragged, runs
 
 # Hashes looked up, and candidates looked at, at a time.
 _BLOCK = 1 << 21
+# Hashes that a query may look up: about as many as a search takes a second for.
+_FLIPS = 1 << 24
 
 
 @lru_cache(maxsize=32)
 def flips(nbits: int, most: int) -> Tensor:
     """All words of nbits bits of which at most so many are set, in FAISS's order: by how many, then the larger first."""
+    count = sum(comb(nbits, n) for n in range(min(most, nbits) + 1))
+    check(count <= _FLIPS, "{} of {} bits may differ in {} ways, {} are looked up at most", most, nbits, count, _FLIPS)
     chosen = (places for n in range(min(most, nbits) + 1) for places in combinations(range(nbits - 1, -1, -1), n))
     # Bit 63 is the sign of an int64.
     return torch.tensor([sum(1 << p if p < 63 else -(1 << 63) for p in places) for places in chosen], dtype=torch.int64)
