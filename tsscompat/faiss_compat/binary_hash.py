@@ -20,8 +20,8 @@ from tsscompat.kernels.ivf_lists import Ragged, runs
 
 # Hashes looked up, and candidates looked at, at a time.
 _BLOCK = 1 << 21
-# Hashes that a query may look up: about as many as a search takes a second for.
-_FLIPS = 1 << 24
+# Hashes that a query may look up; with more of them, looking at every code is the faster way.
+_FLIPS = 1 << 22
 
 
 @lru_cache(maxsize=32)
