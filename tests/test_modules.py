@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import re
 import subprocess
 import sys
 import warnings
@@ -83,6 +85,9 @@ TYPES: dict[str, tuple[str, int, str]] = {
     "SQ4": ("SQ4", L2, ""),
     "SQbf16": ("SQbf16", L2, ""),
     "SQtqmse4": ("SQtqmse4", L2, ""),
+    "RQ": ("RQ2x4", L2, ""),
+    "LSQ-IP": ("LSQ2x4", IP, ""),
+    "IVFRQ": ("IVF4,RQ2x4", L2, "nprobe=2"),
     "IDMap": ("IDMap,Flat", L2, ""),
     "IDMap2": ("IDMap2,SQ8", IP, ""),
     "PCA": ("PCA4,Flat", L2, ""),
@@ -330,6 +335,39 @@ def test_gradients_reach_the_queries(name):
     assert not index.module().search(queries, 3)[0].requires_grad
 
 
+@pytest.mark.parametrize("key", ["BFlat", "BIVF4", "BHNSW4", "IDMap,BFlat"])
+def test_binary_codes(key, tmp_path):
+    """Distances are exact whole numbers; ids may differ where they are tied."""
+    base = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (N, 4), dtype=np.uint8))
+    queries = base[:6] ^ 5
+    index = tsscompat.index_binary_factory(32, "BFlat" if "," in key else key)
+    index = tsscompat.IndexBinaryIDMap(index) if "," in key else index
+    index.train(base)
+    index.add_with_ids(base, torch.arange(N) + BIG) if "," in key else index.add(base)
+    if hasattr(index, "nprobe"):
+        index.nprobe = 2
+    expected, module = index.search(queries, K), index.module(k=K)
+    of_bytes = tsscompat.from_faiss(tsscompat.serialize_index_binary(index).tobytes(), k=K)
+    for search in (module, scripted(module, tmp_path), saved(module, tmp_path), of_bytes):
+        distances, labels = search(queries)
+        assert distances.dtype == torch.int32 and torch.equal(distances, expected[0])
+        assert_same_neighbours(expected, (distances, labels))
+
+
+@pytest.mark.parametrize("key", ["PQ2x4fs", "IVF4,PQ2x4fs"])
+def test_fast_scan_codes(key):
+    """Codes of a fast scan are answered by distances that are not rounded to the integers of its tables."""
+    fast, plain = (tsscompat.index_factory(D, name) for name in (key, key.replace("fs", "np")))
+    if "IVF" in key:  # fast scans do without residuals where nobody says otherwise
+        plain.by_residual = fast.by_residual
+    for index in (fast, plain):
+        index.train(data(N, 1))
+        index.add(data(N, 2))
+        if hasattr(index, "nprobe"):
+            index.nprobe = 2
+    assert_same_neighbours(plain.search(data(5, 3), K), fast.module(k=K)(data(5, 3)), rtol=1e-4, atol=1e-5)
+
+
 def test_gradients_reach_stored_vectors():
     module, queries = built(*TYPES["IVFFlat"]).module(), data(5, 3)
     module.codec.rows.requires_grad_()
@@ -400,3 +438,22 @@ def test_the_numpy_door_stays_shut():
     """A module takes tensors; an index takes arrays."""
     with pytest.raises((TypeError, AttributeError)):
         built(*TYPES["Flat"]).module()(np.zeros((1, D), np.float32))
+
+
+def test_the_documents_example(tmp_path):
+    """docs/serving.md: the first program exports, the second one runs what it wrote without tsscompat."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "serving.md").read_text()
+    export, serve = re.findall(r"```python\n(.*?)```", text, re.DOTALL)[:2]
+    path = os.pathsep.join(p for p in sys.path if p and Path(p).is_dir())
+    blocked = "import sys\nsys.modules['tsscompat'] = sys.modules['faiss'] = None\n"
+    for code in (export, blocked + serve):
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert run.returncode == 0, run.stderr[-2000:]
+    assert "torch.Size([3, 5])" in run.stdout

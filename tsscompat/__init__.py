@@ -11,6 +11,7 @@ try:
     from tsscompat.devices import set_default_device as set_default_device
     from tsscompat.faiss_compat import *
     from tsscompat.faiss_compat.base import Index as Index
+    from tsscompat.faiss_compat.binary import IndexBinary as IndexBinary
     from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
 finally:
     if _collecting:
@@ -55,5 +56,5 @@ def _memory_usage(self: _Any) -> _Any:
 
 
 # Methods that lead upward are added here, so that the layers below know of none above.
-Index.module = from_faiss  # type: ignore[attr-defined]
+Index.module = IndexBinary.module = from_faiss  # type: ignore[attr-defined]
 Index.memory_usage = _memory_usage  # type: ignore[attr-defined]

@@ -77,7 +77,7 @@ class Packed(Codec):
         # In arithmetic, not in shifts: ONNX shifts unsigned integers only.
         codes = taken(self.codes, rows).long()
         if self.bits == 8:
-            return codes
+            return codes[..., : self.parts]
         if self.bits == 4:
             return torch.stack([codes % 16, codes // 16], -1).flatten(-2)[..., : self.parts]
         at = torch.arange(self.parts, device=codes.device) * self.bits
@@ -128,6 +128,20 @@ class Product(Packed):
     def products(self, asked: Tensor, rows: Tensor) -> Tensor:
         places = self.places(rows)  # (n, m, parts)
         return asked.gather(1, places.flatten(1)).unflatten(1, [rows.shape[1], self.parts]).sum(-1)
+
+
+class Additive(Packed):
+    """A number for each codebook; a vector is the sum of the entries (parts * 2 ** bits, d) that they stand for."""
+
+    entries: Tensor
+
+    def __init__(self, parts: int, bits: int) -> None:
+        super().__init__(parts, bits)
+        self.hold(entries=torch.zeros(0, 0))
+
+    def decode(self, rows: Tensor) -> Tensor:
+        first = torch.arange(self.parts, device=self.codes.device) * (1 << self.bits)
+        return taken(self.entries, self.numbers(rows) + first).float().sum(-2)
 
 
 class Signs(Packed):
