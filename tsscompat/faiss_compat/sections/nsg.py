@@ -14,7 +14,7 @@ from tsscompat.wire.cursor import Reader, Writer
 from tsscompat.wire.tables import Field, fields, part
 
 # A table of edges takes up to this many bytes, or this many for each byte of the file, whatever width the file claims.
-_ROOM, _RATIO = 1 << 26, 64
+_ROOM, _RATIO = 1 << 22, 64
 
 
 class EdgesCodec:
