@@ -251,7 +251,11 @@ def _deepen(products, terms, keys, coarse, tables, biases, first, last):  # type
 
 
 def _arena(lists: Ragged, per_block: int) -> tuple[Any, ...]:
-    return lists.codes.numpy(), per_block, lists.ids.numpy(), lists.offsets.numpy(), lists.sizes.numpy()
+    kept: tuple[Any, ...] | None = lists.kept.get("arena")
+    if kept is None:
+        tables = (lists.ids.numpy(), lists.offsets.numpy(), lists.sizes.numpy())
+        kept = lists.kept["arena"] = lists.codes.numpy(), per_block, *tables
+    return kept
 
 
 class _Few:
