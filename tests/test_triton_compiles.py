@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 
 SCREENED = """
 from tsscompat.kernels.triton import flat
-flat.knn(torch.randn(300, 128), torch.randn(20_000, 128), 10, 1)
+flat.knn(torch.randn(300, 32), torch.randn(20_000, 32), 10, 1)
 expected = {"_prepare", "_bounds", "_pick", "_scores", "_rank", "_unproven", "_least"}
 """
 SHARED = """
