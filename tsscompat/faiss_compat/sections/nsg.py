@@ -46,7 +46,8 @@ def _rows(reader: Reader, n: int, width: int) -> Tensor:
         parts.append(reader.array(n - ended, torch.int32))
         ended += int((parts[-1] == -1).sum())
     flat = torch.cat(parts)
-    reader.check(n * width * 4 <= max(_ROOM, _RATIO * 4 * flat.shape[0]), "{} places for {} edges", n * width, flat.shape[0] - n)
+    places = max(n, 1) * width
+    reader.check(places * 4 <= max(_ROOM, _RATIO * 4 * flat.shape[0]), "{} places for {} edges", places, flat.shape[0] - n)
     ends = (flat == -1).nonzero()[:, 0]
     begins = torch.cat([ends.new_zeros(1), ends[:-1] + 1])[:n]
     counts = ends - begins
