@@ -50,7 +50,9 @@ def test_searches_give_what_lists_in_memory_give(tmp_path, key):
             np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(index.range_search(queries, 6.0), whole.range_search(queries, 6.0)):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(index.search_and_reconstruct(queries, 3)[2], whole.search_and_reconstruct(queries, 3)[2], rtol=1e-5)
+    np.testing.assert_allclose(
+        index.search_and_reconstruct(queries, 3)[2], whole.search_and_reconstruct(queries, 3)[2], rtol=1e-5
+    )
     chosen = tsscompat.SearchParametersIVF(nprobe=NLIST, sel=tsscompat.IDSelectorRange(50, 90))
     np.testing.assert_array_equal(index.search(queries, 3, params=chosen)[1], whole.search(queries, 3, params=chosen)[1])
     assert index.remove_ids(tsscompat.IDSelectorRange(100, 300)) == whole.remove_ids(tsscompat.IDSelectorRange(100, 300)) == 200
