@@ -257,7 +257,6 @@ ROWS: list[Row] = [
     row(
         "IVF8,RQ3x4_Nqint8-IP", "IVF8,RQ3x4_Nqint8", metric="METRIC_INNER_PRODUCT", tune=ALL_LISTS, lacks="sel", avoid=RAW, **IVF
     ),
-    row("IVF8,LSQ3x4_Nqint8", tune=ALL_LISTS, lacks="sel", avoid=f"{RANDOM} {RAW}", symmetric=False, **IVF),
     row("IVF16(RCQ2x2),RQ2x4_1x3", tune="nprobe = 16", lacks="sel", avoid=RAW, **IVF),
     # -- graphs
     row("HNSW8,Flat", lacks=GRAPH, exhaustive=False, params=hnsw_params),
