@@ -21,6 +21,20 @@ SLACK = F(1e-5)
 AHEAD = 12
 
 
+@jit
+def level_cost(query, rows, place, at, n, ip):  # type: ignore[no-untyped-def]
+    """What n dimensions add to a cost."""
+    asked, held, total = query[place : place + n], rows[at : at + n], F(0)
+    if ip:
+        for j in range(n):
+            total -= asked[j] * held[j]
+        return total
+    for j in range(n):
+        gap = asked[j] - held[j]
+        total += gap * gap
+    return total
+
+
 @inline
 def survivors(query, rest, rows, norms, width, start, n, active, costs, ip, bar):  # type: ignore[no-untyped-def]
     """Of the first n of `active` rows from `start` on, in place, those whose cost is under the bar, and how many levels were looked at."""
@@ -38,15 +52,7 @@ def survivors(query, rest, rows, norms, width, start, n, active, costs, ip, bar)
             ahead = 4 * d * (start + active[min(a + AHEAD, n - 1)])
             for byte in range(4 * first, 4 * stop, 64):
                 prefetch(rows, ahead + byte)
-            # Slices, whose indices begin at 0: else each could be negative, and LLVM makes no vectors.
-            total, asked, held = F(0), query[first:stop], rows[row, first:stop]
-            if ip:
-                for j in range(asked.shape[0]):
-                    total -= asked[j] * held[j]
-            else:
-                for j in range(asked.shape[0]):
-                    gap = asked[j] - held[j]
-                    total += gap * gap
+            total = level_cost(query, rows, first, row * d + first, stop - first, ip)
             cost = (costs[i] if level else F(0)) + total
             costs[i] = cost
             theirs = norms[row, level + 1]
@@ -129,7 +135,7 @@ def _head(x: Tensor, rows: Tensor, norms: Tensor, lists: Ragged, width: int, bat
     looked = np.zeros(x.shape[0], np.int64)
     # A batch is never longer than the longest list.
     batch = max(1, min(batch, int(lists.sizes.max()) if lists.nlist else 1))
-    return x.contiguous().numpy(), rows.numpy(), norms.numpy(), width, batch, looked, ids, offsets, sizes
+    return x.contiguous().numpy(), rows.reshape(-1).numpy(), norms.numpy(), width, batch, looked, ids, offsets, sizes
 
 
 def scan_levels(
