@@ -244,7 +244,8 @@ class Layered(Stated):
         if isinstance(params, SearchParametersHNSW):
             ef, relative, bounded = params.efSearch, params.check_relative_distance, params.bounded_queue
         check(ef > 0, "efSearch must be positive, got {}", ef)
-        return _walk_of(ef, k, relative, bounded)
+        # There are no more candidates than nodes, whatever a file or a caller asks room for.
+        return _walk_of(min(ef, max(1, self.ntotal)), k, relative, bounded)
 
     def _found(self, x: Tensor, k: int, params: SearchParameters | None, starts: Tensor | None) -> tuple[Tensor, Tensor]:
         graph, scale = self.hnsw, self._scale()
