@@ -27,12 +27,12 @@ PROBES = (4, 16, 64)
 
 
 def data(kind: str, n: int, seed: int) -> Tensor:
-    """Vectors around 2,000 centers, or anywhere in a cube."""
+    """Vectors around 500 centers, or anywhere in a cube."""
     draw = torch.Generator().manual_seed(seed)
     if kind == "uniform":
         return torch.rand(n, D, generator=draw)
-    centers = 2 * torch.randn(2000, D, generator=torch.Generator().manual_seed(7))
-    return centers[torch.randint(2000, (n,), generator=draw)] + 0.3 * torch.randn(n, D, generator=draw)
+    centers = 2 * torch.randn(500, D, generator=torch.Generator().manual_seed(7))
+    return centers[torch.randint(500, (n,), generator=draw)] + 0.3 * torch.randn(n, D, generator=draw)
 
 
 def profiles(nprobe: int) -> dict[str, Any]:
@@ -92,7 +92,7 @@ def main() -> None:
         truth = tsscompat.knn(queries, base, K)[1]
         for key in options.index:
             index = tsscompat.index_factory(D, key)
-            index.train(base[:50_000])
+            index.train(base[:20_000])
             index.add(base)
             for nprobe in PROBES:
                 rows = measured(index, queries, truth, nprobe, options.rounds)
