@@ -66,8 +66,10 @@ def typing(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything under tests/, on the installed package, with FAISS itself as the judge; arguments go to pytest."""
-    install_package(session, "test,oracle,onnx,safetensors")
-    session.run("pytest", *session.posargs, env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")})
+    install_package(session, "test,oracle,onnx,safetensors,triton")
+    # Two processes: most of the time goes into compiling kernels and into FAISS's training, one thread each.
+    shared = ["-n", "2", "--dist", "worksteal"]
+    session.run("pytest", *(session.posargs or shared), env={"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")})
 
 
 @nox.session

@@ -13,7 +13,15 @@ PACKAGE = Path(__file__).resolve().parents[1] / "tsscompat"
 # What each part may import of tsscompat besides itself; the longest matching prefix of a module's name counts.
 FOUNDATION = {"tsscompat.errors", "tsscompat.interrupts"}
 MAY_IMPORT = {
-    "tsscompat": {"tsscompat.faiss_compat", "tsscompat.devices", "tsscompat.errors", "tsscompat.standin", "tsscompat.cli", "tsscompat.modules", "tsscompat.advice"},
+    "tsscompat": {
+        "tsscompat.faiss_compat",
+        "tsscompat.devices",
+        "tsscompat.errors",
+        "tsscompat.standin",
+        "tsscompat.cli",
+        "tsscompat.modules",
+        "tsscompat.advice",
+    },
     "tsscompat.standin": {"tsscompat"},
     "tsscompat.errors": set(),
     "tsscompat.interrupts": {"tsscompat.errors"},

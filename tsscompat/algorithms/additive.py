@@ -23,7 +23,7 @@ _BLOCK = 1 << 22
 _MOST_PRODUCTS, _FEW = 1 << 26, 64
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Codebooks:
     """The codebooks, one after another, of 2 ** nbits[m] entries; those of a product of quantizers are zero outside their part."""
 

@@ -19,7 +19,7 @@ from tsscompat.kernels.ivf_lists import Ragged
 Base = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Sums:
     """Scores base + terms[row] + scale * the sum of the products of x - shift with the entries that a code names."""
 

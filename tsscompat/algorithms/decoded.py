@@ -11,7 +11,7 @@ from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.metrics import INNER_PRODUCT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Decoder:
     """How codes are decoded less `shift`, a point amid the vectors: products of what is left are small beside the distances."""
 

@@ -20,7 +20,7 @@ def _plain(x: Tensor) -> tuple[Tensor, Tensor]:
     return x, x.new_zeros(x.shape[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Estimated(Decoded):
     """Codes scored by products of their factors with a query's.
 
@@ -84,7 +84,7 @@ class Estimated(Decoded):
         return distances.clamp(min=0) if self.clamped else distances
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coarse:
     """Codes of no bytes: the distance to an entry is that to its list's center."""
 

@@ -50,7 +50,7 @@ def medians_of_groups(x: Tensor, groups: Tensor, n_groups: int) -> Tensor:
     return torch.where((counts > 0)[:, None], torch.where((counts % 2 == 1)[:, None], x[upper], (x[lower] + x[upper]) / 2), 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Spectral:
     """Waves of transformed vectors around thresholds (nlist, nbits), or around 0, compared by the bits that differ."""
 

@@ -15,7 +15,7 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.panorama import Looked, scan_levels, within_levels
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Layout:
     """Levels of `width` dimensions each, of which the last may have fewer; `batch` vectors together."""
 
@@ -63,7 +63,7 @@ class Layout:
         return room.view(-1, self.batch, self.levels + 1).transpose(1, 2).reshape(-1)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Panorama:
     """Vectors in lists, scanned level by level; `report` is told how many levels of how many were looked at."""
 

@@ -18,7 +18,7 @@ _FREE = torch.iinfo(torch.int64).max
 _JOINS, _POOLS, _BACK = 6007, 7741, 5081
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Settings:
     """Neighbours wanted, room of a pool, new candidates sampled, edges followed back, rounds, seed."""
 

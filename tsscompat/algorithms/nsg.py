@@ -18,7 +18,7 @@ from tsscompat.kernels.graph import Graph, Walk
 _START_SEED = 0x1234
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Settings:
     """How a graph is built: edges of a node, pool of the walks, candidates looked at, pool of the walks to nodes left alone."""
 

@@ -63,7 +63,7 @@ def blocks_of(lists: Ragged) -> tuple[Ragged, int]:
     return held, codes.packer.nvec
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ProductParts:
     """What tables for product codes are made from (see kernels.fastscan.product_tables)."""
 
@@ -73,7 +73,7 @@ class ProductParts:
     terms: Tensor | None = None  # (nlist, M, 16)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class FastScan:
     """4-bit codes scored by tables of bytes: `quantized(x, keys, coarse)` makes these, `width` bytes a query."""
 
@@ -123,7 +123,7 @@ class FastScan:
         return lims, torch.cat([part[1] for part in found]), torch.cat([part[2] for part in found]), cast(Any, counts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Unpacked:
     """The codes of other lists, which lie one after the other, scored by tables of bytes or of floats."""
 

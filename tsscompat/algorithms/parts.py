@@ -23,7 +23,7 @@ ROWS, _BLOCK = 64, 1 << 26
 Vectors = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Parts:
     """Parts first[l] : first[l + 1] are those of list l; the vectors of part i lie within radii[i] of centers[i]."""
 

@@ -15,7 +15,7 @@ from tsscompat.kernels.annealing import anneal, anneal_order, order_gains
 Run = Callable[[Tensor, Tensor], tuple[Tensor, float, int]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Annealing:
     """How to anneal; the names are those of FAISS's parameters."""
 

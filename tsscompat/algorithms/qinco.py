@@ -12,7 +12,7 @@ from tsscompat.algorithms.blocks import blocks
 from tsscompat.kernels.flat import nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Step:
     """One step: its codebook, a layer that mixes entries with what has been decoded, blocks of two layers each."""
 

@@ -92,7 +92,7 @@ def decode(codes: Tensor, d: int, nb_bits: int) -> Tensor:
     return (signs - 0.5) * factors[:, 1:2] * 2 * root
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class RaBitQ:
     """RaBitQ codes in lists."""
 

@@ -15,7 +15,7 @@ from tsscompat.kernels.ivf_lists import Ragged, row_numbers
 RUN = 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tables:
     """Product codes scored by tables (nq, M, ksub) that are given."""
 

@@ -22,7 +22,7 @@ QT_8BIT, QT_4BIT, QT_8BIT_UNIFORM, QT_4BIT_UNIFORM, QT_FP16, QT_8BIT_DIRECT, QT_
 RS_MINMAX, RS_MEANSTD, RS_QUANTILES, RS_OPTIM = range(4)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Kind:
     """What a quantiser type is."""
 

@@ -20,7 +20,7 @@ from tsscompat.kernels.adsampling import improve
 from tsscompat.kernels.flat import nearest
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Settings:
     """How to cluster; the names are those of FAISS's parameters."""
 
@@ -38,7 +38,7 @@ class Settings:
     y_batch: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Iteration:
     """What an iteration came to; the centroids are in the rotated space."""
 

@@ -46,7 +46,7 @@ def _rotation(seed: int, d: int) -> Tensor:
     return orthonormal(seed, d, d)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Projection:
     """The random projection of d numbers, without its scale; `width` is what its square root scales by."""
 
@@ -81,7 +81,7 @@ def _inverse_root(number: int) -> float:
     return float(1 / torch.tensor(number, dtype=torch.float32).sqrt())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Turbo:
     """A trained code of dimension d."""
 

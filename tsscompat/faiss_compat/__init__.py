@@ -55,8 +55,8 @@ from tsscompat.faiss_compat.ivf_scanner import *
 from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.kmeans import *
-from tsscompat.faiss_compat.local_search import *
 from tsscompat.faiss_compat.lattice import *
+from tsscompat.faiss_compat.local_search import *
 from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
@@ -71,8 +71,8 @@ from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.product_additive import *
 from tsscompat.faiss_compat.profiles import *
-from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantize_lut import *
+from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *
 from tsscompat.faiss_compat.rabitq import *
 from tsscompat.faiss_compat.rabitq_fastscan import *

@@ -25,7 +25,7 @@ GROUP = 32
 _HIGHEST = 65535.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Tables:
     """What a query's look-ups sum to: sums of bytes, which stand for start + sums / scale (start alone where the scale is 0).
 

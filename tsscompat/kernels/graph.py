@@ -20,7 +20,7 @@ from tsscompat.kernels.select import WORST, select
 _BLOCK = 1 << 27
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """The arrays of a graph; `levels` counts from 1, `top` and `entry` are where a walk begins."""
 
@@ -34,7 +34,7 @@ class Graph:
     kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Walk:
     """How to walk: `ef` candidates are kept; `stop` after so many better ones than the next, or (not `check`) after so many steps."""
 

@@ -243,7 +243,7 @@ def within_tables(
     return within_by_score(score, lists, keys, radius, largest, 24 * tables.shape[1], (allowed, limits, pairs))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Affine:
     """Codes of `bits` (8, 6 or 4) bits a dimension that stand for lo + step * code; 16: halves; 17: bfloat16."""
 

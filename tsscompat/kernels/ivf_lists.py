@@ -14,7 +14,7 @@ from torch import Tensor
 from tsscompat.kernels.accelerate import accelerated
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Ragged:
     """List `l` is rows offsets[l] : offsets[l] + sizes[l] of `codes` and `ids`; other rows mean nothing."""
 

@@ -33,7 +33,7 @@ STARTS = (0.0, 0.15, 0.20, 0.52, 0.59, 0.71, 0.75, 0.77, 0.81)
 FIRST_TILE, LAST_TILE = 64, 4096
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Coder:
     """Codes of nb_bits bits around centers (one for each list, or one for all), and how queries are compared with them.
 

@@ -277,7 +277,9 @@ def scan_affine(
 ) -> Any:
     head, probed = _affine(x, affine, centers, base, lists), keys.numpy()
     per_query = work(probed, head[8:], head[0].shape[1] * 0.15)
-    return top(ivf_affine.by_query, head, probed, rest_of(metric == INNER_PRODUCT, NO_BOUND, allowed, limits, pairs), k, per_query)
+    return top(
+        ivf_affine.by_query, head, probed, rest_of(metric == INNER_PRODUCT, NO_BOUND, allowed, limits, pairs), k, per_query
+    )
 
 
 def within_affine(
