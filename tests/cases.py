@@ -54,6 +54,8 @@ class Row:
     two_stage: bool = False  # candidates are ranked again by better distances, so that range and plain search differ
     padded: bool = True  # FAISS, too, gives missing results the worst of distances
     symmetric: bool = True  # what reconstruct gives is what distances are measured to
+    apart: bool = False  # a graph is walked by other estimates than FAISS's: answers are as good, not the same
+    passes_over: bool = False  # FAISS leaves out some codes by an estimate: its answers may lack a few of the best
 
     def __str__(self) -> str:
         return self.name
@@ -199,7 +201,7 @@ ROWS: list[Row] = [
         params=ivf_rabitq_params,
     ),
     row("IVF8,RaBitQ", tune=ALL_LISTS, symmetric=False, params=ivf_rabitq_params),
-    row("IVF8,RaBitQ3", tune=ALL_LISTS, symmetric=False, two_stage=True, params=ivf_rabitq_params),
+    row("IVF8,RaBitQ3", tune=ALL_LISTS, symmetric=False, two_stage=True, passes_over=True, params=ivf_rabitq_params),
     row("IVF8_HNSW8,Flat", tune=ALL_LISTS, **IVF),
     row("IVF8(SQ8),Flat", tune=ALL_LISTS, **IVF),
     row("IMI2x4,Flat", tune="nprobe = 64", exhaustive=False, **IVF),
@@ -244,7 +246,14 @@ ROWS: list[Row] = [
     row("LSHrt", lacks=f"{CODES} sel", symmetric=False, two_stage=True),
     row("RaBitQ", lacks=CODES, params=rabitq_params, symmetric=False),
     row(
-        "RaBitQ4-IP", "RaBitQ4", metric="METRIC_INNER_PRODUCT", lacks=CODES, params=rabitq_params, symmetric=False, two_stage=True
+        "RaBitQ4-IP",
+        "RaBitQ4",
+        metric="METRIC_INNER_PRODUCT",
+        lacks=CODES,
+        params=rabitq_params,
+        symmetric=False,
+        two_stage=True,
+        passes_over=True,
     ),
     # -- additive codes
     row("RQ3x4", lacks=PQ),
@@ -282,7 +291,14 @@ ROWS: list[Row] = [
     ),
     row("HNSW8,PQ4np", lacks=GRAPH, exhaustive=False, params=hnsw_params),
     row(
-        "HNSW8,RaBitQ4", tune="storage.qb = 8", lacks=GRAPH, exhaustive=False, two_stage=True, symmetric=False, params=hnsw_params
+        "HNSW8,RaBitQ4",
+        tune="storage.qb = 8",
+        lacks=GRAPH,
+        exhaustive=False,
+        two_stage=True,
+        symmetric=False,
+        apart=True,
+        params=hnsw_params,
     ),
     # -- wrappers
     row("IDMap,Flat", lacks="add reconstruct search_and_reconstruct sa_encode add_sa_codes"),

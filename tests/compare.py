@@ -45,6 +45,13 @@ def assert_as_good(expected: np.ndarray, got: np.ndarray, exact: bool, tolerance
         assert abs(got.mean() - expected.mean()) <= tolerance * np.abs(expected).mean()
 
 
+def assert_no_worse(expected: np.ndarray, got: np.ndarray, similar: bool, tolerance: float = 1e-3) -> None:
+    """Of two searches' distances, best first, the second's are as good at each place, or better; on average hardly better."""
+    better = (got - expected) * (1 if similar else -1)
+    assert (better >= -tolerance * np.maximum(1, np.abs(expected))).all()
+    assert better.mean() <= 0.02 * np.abs(expected).mean()
+
+
 def recall(truth: np.ndarray, found: np.ndarray) -> float:
     """The share of the true neighbours that were found."""
     return float(np.mean([len(np.intersect1d(t, f)) / len(t) for t, f in zip(truth, found)]))

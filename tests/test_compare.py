@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compare import assert_as_good, assert_same_neighbours, assert_same_ranges, recall
+from compare import assert_as_good, assert_no_worse, assert_same_neighbours, assert_same_ranges, recall
 
 D = np.array([[1.0, 2.0, 2.0, 3.0]], dtype=np.float32)
 I = np.array([[4, 7, 5, 9]])
@@ -50,3 +50,12 @@ def test_as_good():
 
 def test_recall():
     assert recall(np.array([[1, 2], [3, 4]]), np.array([[2, 9], [4, 3]])) == 0.75
+
+
+def test_worse_answers_are_noticed():
+    D = np.array([[1.0, 2.0, 3.0]])
+    assert_no_worse(D, D - [0, 0, 0.01], similar=False)
+    assert_no_worse(D, D + [0, 0, 0.01], similar=True)
+    for got in (D + [0, 0, 0.1], D - 1):
+        with pytest.raises(AssertionError):
+            assert_no_worse(D, got, similar=False)

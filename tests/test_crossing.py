@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from cases import N_BASE, ROWS, Row, fill, filled, shelf, trained
-from compare import assert_as_good, assert_same_neighbours, assert_same_ranges
+from compare import assert_as_good, assert_no_worse, assert_same_neighbours, assert_same_ranges
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,13 +22,22 @@ def row(request: pytest.FixtureRequest) -> Row:
     return request.param
 
 
+def alike(row: Row, index, expected, got) -> None:
+    if row.apart:  # both find what they find; how good it is, is for test_what_we_train_faiss_reads_and_answers_alike
+        assert got[0].shape == expected[0].shape and ((got[1] == -1) == (expected[1] == -1)).all()
+    elif row.passes_over:
+        assert_no_worse(expected[0], got[0], similar=index.metric_type == faiss.METRIC_INNER_PRODUCT)
+    else:
+        assert_same_neighbours(expected, got, **TOLERANCE)
+
+
 @pytest.mark.parametrize("row", ROWS, ids=str)
 @settings(max_examples=6)
 @given(seed=st.integers(0, 2**31), n=st.sampled_from([1, 3, 33]), k=st.sampled_from([1, 2, 10, 100]))
 def test_one_file_gives_one_answer(row, seed, n, k):
     queries = row.data(n, seed)
     theirs, ours = filled(faiss, row), filled(tsscompat, row)
-    assert_same_neighbours(theirs.search(queries, k), ours.search(queries, k), **TOLERANCE)
+    alike(row, theirs, theirs.search(queries, k), ours.search(queries, k))
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if "range_search" not in r.lacks | r.avoid], ids=str)
@@ -53,7 +62,7 @@ def test_one_selector_gives_one_answer(row, seed, n, share):
         sel = module.IDSelectorBatch(some)
         distances, found = filled(module, row).search(queries, 7, params=row.params(module, sel))
         answers.append((distances if row.padded else np.where(found < 0, 0, distances), found))
-    assert_same_neighbours(*answers, **TOLERANCE)
+    alike(row, filled(faiss, row), *answers)
 
 
 def test_what_we_train_faiss_reads_and_answers_alike(row):

@@ -38,8 +38,8 @@ def same(one, other) -> None:
         assert len(one) == len(other)
         for a, b in zip(one, other):
             same(a, b)
-    elif hasattr(one, "__dataclass_fields__"):
-        same(*([getattr(o, name) for name in one.__dataclass_fields__ if name != "kept"] for o in (one, other)))
+    elif hasattr(type(one), "__record_fields__"):
+        same(*([getattr(o, name) for name in one.__record_fields__ if name != "kept"] for o in (one, other)))
     elif isinstance(one, float):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-4)
     elif not callable(one):

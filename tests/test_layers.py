@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "tsscompat"
 
 # What each part may import of tsscompat besides itself; the longest matching prefix of a module's name counts.
-FOUNDATION = {"tsscompat.errors", "tsscompat.interrupts"}
+FOUNDATION = {"tsscompat.errors", "tsscompat.interrupts", "tsscompat.records"}
 MAY_IMPORT = {
     "tsscompat": {
         "tsscompat.faiss_compat",

@@ -74,8 +74,8 @@ def put(thing, device: torch.device):
         return thing.to(device, copy=True)
     if isinstance(thing, (tuple, list)):
         return type(thing)(put(part, device) for part in thing)
-    if hasattr(thing, "__dataclass_fields__"):
-        parts = {name: put(getattr(thing, name), device) for name in thing.__dataclass_fields__ if name != "kept"}
+    if hasattr(thing, "__record_fields__"):
+        parts = {name: put(getattr(thing, name), device) for name in thing.__record_fields__ if name != "kept"}
         return type(thing)(**parts)
     return copy.deepcopy(thing)
 

@@ -7,7 +7,7 @@ the search wants one.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import accumulate
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tsscompat.kernels import bits as packed
 from tsscompat.kernels.beam import beam_codes, step
+from tsscompat.records import record
 
 # Numbers of a block of a beam search.
 _BLOCK = 1 << 22
@@ -23,7 +24,7 @@ _BLOCK = 1 << 22
 _MOST_PRODUCTS, _FEW = 1 << 26, 64
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Codebooks:
     """The codebooks, one after another, of 2 ** nbits[m] entries; those of a product of quantizers are zero outside their part."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,12 +13,13 @@ from tsscompat.algorithms.ivf import Options
 from tsscompat.kernels.ivf import Range, Top, scan_tables, within_tables
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.records import record
 
 # What a scan adds for each query and list, of (x, keys, coarse).
 Base = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Sums:
     """Scores base + terms[row] + scale * the sum of the products of x - shift with the entries that a code names."""
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from tsscompat.kernels.coded import Decode, affine_rows, knn_decoded, product_rows
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.metrics import INNER_PRODUCT
+from tsscompat.records import record
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Decoder:
     """How codes are decoded less `shift`, a point amid the vectors: products of what is left are small beside the distances."""
 

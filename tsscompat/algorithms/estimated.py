@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,13 +13,14 @@ from tsscompat.kernels.ivf import Range, Top, scan_flat, scan_tables, within_fla
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
+from tsscompat.records import record
 
 
 def _plain(x: Tensor) -> tuple[Tensor, Tensor]:
     return x, x.new_zeros(x.shape[0])
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Estimated(Decoded):
     """Codes scored by products of their factors with a query's.
 
@@ -84,7 +84,7 @@ class Estimated(Decoded):
         return distances.clamp(min=0) if self.clamped else distances
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Coarse:
     """Codes of no bytes: the distance to an entry is that to its list's center."""
 

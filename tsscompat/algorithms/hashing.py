@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from tsscompat.kernels.bits import pack, unpack
 from tsscompat.kernels.ivf import Range, Top
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.records import record
 
 
 def signs(x: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def medians_of_groups(x: Tensor, groups: Tensor, n_groups: int) -> Tensor:
     return torch.where((counts > 0)[:, None], torch.where((counts % 2 == 1)[:, None], x[upper], (x[lower] + x[upper]) / 2), 0.0)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Spectral:
     """Waves of transformed vectors around thresholds (nlist, nbits), or around 0, compared by the bits that differ."""
 

@@ -7,7 +7,6 @@ turns the probed lists into vectors, and scores those.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -29,6 +28,7 @@ from tsscompat.kernels.ivf_lists import Ragged, runs
 from tsscompat.kernels.ivf_product import scan_product
 from tsscompat.kernels.ivf_terms import list_scores, product_terms, query_tables
 from tsscompat.kernels.metrics import INNER_PRODUCT, is_similarity
+from tsscompat.records import record
 
 __all__ = [
     "Decoded",
@@ -49,7 +49,7 @@ __all__ = [
 _BLOCK_BYTES = 1 << 27
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Options:
     """What restricts a scan: rows of the arena, entries of each probed list; and whether labels are (list, position) pairs."""
 
@@ -116,7 +116,7 @@ def combined(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], larges
     return distances.gather(1, order), labels.gather(1, order)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Flat:
     """Codes are the vectors themselves."""
 
@@ -144,7 +144,7 @@ def _vectors(lists: Ragged) -> Tensor:
     return rows
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Scalar:
     """Codes are scalars of few bits, of the vector or, with `centers`, of its residual."""
 
@@ -183,7 +183,7 @@ def term_sums(lists: Ragged, centroids: Tensor, nbits: int, centers: Callable[[T
     return terms
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Product:
     """Product codes, scored with one table for each query.
 
@@ -232,7 +232,7 @@ class Product:
         return within_tables(*given, lists, keys, radius, self.largest, options.allowed, options.limits, options.pairs)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Polysemous:
     """Product codes, of which only those are scored whose bits differ in few places from the query's own code."""
 
@@ -256,7 +256,7 @@ class Polysemous:
         return lims, distances[inside], labels[inside], counts
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Decoded:
     """Any codec that can be decoded: `decode(codes, list_nos)` gives vectors, the probed lists are decoded block by block and scored."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,9 +12,10 @@ from tsscompat.kernels.ivf import Range, Top
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.panorama import Looked, scan_levels, within_levels
+from tsscompat.records import record
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Layout:
     """Levels of `width` dimensions each, of which the last may have fewer; `batch` vectors together."""
 
@@ -63,7 +63,7 @@ class Layout:
         return room.view(-1, self.batch, self.levels + 1).transpose(1, 2).reshape(-1)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Panorama:
     """Vectors in lists, scanned level by level; `report` is told how many levels of how many were looked at."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.errors import check
 from tsscompat.kernels import flat, nndescent
 from tsscompat.kernels.metrics import is_similarity
+from tsscompat.records import record
 
 # What stands in a place of a pool that holds nothing.
 _FREE = torch.iinfo(torch.int64).max
@@ -18,7 +17,7 @@ _FREE = torch.iinfo(torch.int64).max
 _JOINS, _POOLS, _BACK = 6007, 7741, 5081
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Settings:
     """Neighbours wanted, room of a pool, new candidates sampled, edges followed back, rounds, seed."""
 

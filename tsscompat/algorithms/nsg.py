@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,12 +12,13 @@ from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.kernels import graph as kernel
 from tsscompat.kernels import nsg
 from tsscompat.kernels.graph import Graph, Walk
+from tsscompat.records import record
 
 # FAISS draws the nodes that fill a walk's pool from this seed, for every walk anew.
 _START_SEED = 0x1234
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Settings:
     """How a graph is built: edges of a node, pool of the walks, candidates looked at, pool of the walks to nodes left alone."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import torch
@@ -15,6 +14,7 @@ from tsscompat.kernels.fastscan import Tables, few_lists, scan_blocks, within_bl
 from tsscompat.kernels.ivf import Range, Top, scan_tables
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.records import record
 
 # Tables of a block of queries take about this many bytes.
 _TABLE_BYTES = 1 << 26
@@ -63,7 +63,7 @@ def blocks_of(lists: Ragged) -> tuple[Ragged, int]:
     return held, codes.packer.nvec
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class ProductParts:
     """What tables for product codes are made from (see kernels.fastscan.product_tables)."""
 
@@ -73,7 +73,7 @@ class ProductParts:
     terms: Tensor | None = None  # (nlist, M, 16)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class FastScan:
     """4-bit codes scored by tables of bytes: `quantized(x, keys, coarse)` makes these, `width` bytes a query."""
 
@@ -123,7 +123,7 @@ class FastScan:
         return lims, torch.cat([part[1] for part in found]), torch.cat([part[2] for part in found]), cast(Any, counts)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Unpacked:
     """The codes of other lists, which lie one after the other, scored by tables of bytes or of floats."""
 

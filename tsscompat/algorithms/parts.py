@@ -8,7 +8,7 @@ everything that scans lists scans parts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tsscompat.algorithms.ivf import Decoded, Flat, ListCodec, Product, Scalar
 from tsscompat.kernels.ivf_lists import Ragged, runs
+from tsscompat.records import record
 
 # Rows of a part at most; numbers of vectors that are held while parts are made.
 ROWS, _BLOCK = 64, 1 << 26
@@ -23,7 +24,7 @@ ROWS, _BLOCK = 64, 1 << 26
 Vectors = Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Parts:
     """Parts first[l] : first[l + 1] are those of list l; the vectors of part i lie within radii[i] of centers[i]."""
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.kernels.annealing import anneal, anneal_order, order_gains
+from tsscompat.records import record
 
 # One run: the permutation to begin with and the random words it may use up; gives what `anneal` gives.
 Run = Callable[[Tensor, Tensor], tuple[Tensor, float, int]]
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Annealing:
     """How to anneal; the names are those of FAISS's parameters."""
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
 from tsscompat.algorithms.blocks import blocks
 from tsscompat.kernels.flat import nearest
+from tsscompat.records import record
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Step:
     """One step: its codebook, a layer that mixes entries with what has been decoded, blocks of two layers each."""
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.rabitq import Coder, best_scales, few_rabitq, parts, scan_rabitq, within_rabitq
+from tsscompat.records import record
 
 _EPSILON = torch.finfo(torch.float32).eps
 # How many standard deviations of the estimate by signs its error factor covers.
@@ -92,7 +91,7 @@ def decode(codes: Tensor, d: int, nb_bits: int) -> Tensor:
     return (signs - 0.5) * factors[:, 1:2] * 2 * root
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class RaBitQ:
     """RaBitQ codes in lists."""
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms.ivf import Options, Scorer
 from tsscompat.kernels.ivf import Range, Top, scan_tables, within_tables
 from tsscompat.kernels.ivf_lists import Ragged, row_numbers
+from tsscompat.records import record
 
 # Rows of a list: short enough for a single query's lists to be dealt out to threads evenly.
 RUN = 4096
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Tables:
     """Product codes scored by tables (nq, M, ksub) that are given."""
 

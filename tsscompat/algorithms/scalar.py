@@ -5,8 +5,6 @@ A type is a row of KINDS: how many bits, whether its range is one for all dimens
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -15,6 +13,7 @@ from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.lloyd_max import codebook
 from tsscompat.errors import FaissError, check
 from tsscompat.kernels.bits import pack, unpack
+from tsscompat.records import record
 
 QT_8BIT, QT_4BIT, QT_8BIT_UNIFORM, QT_4BIT_UNIFORM, QT_FP16, QT_8BIT_DIRECT, QT_6BIT, QT_BF16, QT_8BIT_DIRECT_SIGNED, QT_0BIT = (
     range(10)
@@ -22,7 +21,7 @@ QT_8BIT, QT_4BIT, QT_8BIT_UNIFORM, QT_4BIT_UNIFORM, QT_FP16, QT_8BIT_DIRECT, QT_
 RS_MINMAX, RS_MEANSTD, RS_QUANTILES, RS_OPTIM = range(4)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Kind:
     """What a quantiser type is."""
 

@@ -7,7 +7,6 @@ by matrix product are adjusted after each iteration, so that the share of pairs 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,9 +17,10 @@ from tsscompat.algorithms.random import rand_perm
 from tsscompat.errors import check
 from tsscompat.kernels.adsampling import improve
 from tsscompat.kernels.flat import nearest
+from tsscompat.records import record
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Settings:
     """How to cluster; the names are those of FAISS's parameters."""
 
@@ -38,7 +38,7 @@ class Settings:
     y_batch: int
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Iteration:
     """What an iteration came to; the centroids are in the rotated space."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from tsscompat.algorithms.lloyd_max import codebook
 from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.errors import check
 from tsscompat.kernels.bits import pack, unpack
+from tsscompat.records import record
 
 SEED = 42
 _LEAST_NORM = 1e-30
@@ -46,7 +46,7 @@ def _rotation(seed: int, d: int) -> Tensor:
     return orthonormal(seed, d, d)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Projection:
     """The random projection of d numbers, without its scale; `width` is what its square root scales by."""
 
@@ -81,7 +81,7 @@ def _inverse_root(number: int) -> float:
     return float(1 / torch.tensor(number, dtype=torch.float32).sqrt())
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Turbo:
     """A trained code of dimension d."""
 

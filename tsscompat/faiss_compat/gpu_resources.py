@@ -166,7 +166,7 @@ def footprint(thing: Any) -> int:
         held = thing.values()
     elif isinstance(thing, (list, tuple)):
         held = thing
-    elif hasattr(thing, "__dataclass_fields__"):
+    elif hasattr(thing, "__record_fields__"):
         held = vars(thing).values()
     return sum(footprint(part) for part in held)
 

@@ -15,6 +15,7 @@ from tsscompat.faiss_compat.quantizers import ProductQuantizer, constants
 from tsscompat.kernels import bits
 from tsscompat.kernels.metrics import L2, pairwise
 from tsscompat.kernels.threads import run_blocks
+from tsscompat.records import fields_of
 
 
 class SimulatedAnnealingParameters(Stated):
@@ -43,7 +44,7 @@ class PolysemousTraining(SimulatedAnnealingParameters):
 
     def _annealing(self) -> polysemous.Annealing:
         check(not self.log_pattern, "log_pattern: annealing is not logged")
-        return polysemous.Annealing(**{name: getattr(self, name) for name in polysemous.Annealing.__dataclass_fields__})
+        return polysemous.Annealing(**{name: getattr(self, name) for name in fields_of(polysemous.Annealing)})
 
     def optimize_pq_for_hamming(self, pq: ProductQuantizer, n: int = 0, x: Any = None) -> None:
         """Renumber the centroids of every part, and compute the table of their distances."""

@@ -21,6 +21,7 @@ from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.kmeans import Kmeans
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector, ObjectVector
+from tsscompat.records import fields_of
 
 # Less pruning than this, three iterations on end, is not worth the trouble.
 _LOW_PRUNING = 0.85
@@ -41,7 +42,7 @@ class SuperKMeansParameters(ClusteringParameters):
     omp_chunk = integer(8, "points that a thread takes at a time; without effect here")
 
     def _settings(self) -> super_kmeans.Settings:
-        return super_kmeans.Settings(**{name: getattr(self, name) for name in super_kmeans.Settings.__dataclass_fields__})
+        return super_kmeans.Settings(**{name: getattr(self, name) for name in fields_of(super_kmeans.Settings)})
 
 
 def _check(cp: SuperKMeansParameters, d: int, k: int) -> None:

@@ -7,7 +7,6 @@ its low half and code j + 8 i + 16 in its high half. What a block has behind its
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import perf_counter
 
 import torch
@@ -19,13 +18,14 @@ from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.ivf_terms import query_tables
 from tsscompat.kernels.metrics import INNER_PRODUCT
+from tsscompat.records import record
 
 GROUP = 32
 # Sums are held in 16 bits.
 _HIGHEST = 65535.0
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Tables:
     """What a query's look-ups sum to: sums of bytes, which stand for start + sums / scale (start alone where the scale is 0).
 

@@ -6,7 +6,7 @@ to ends[l + 1], unused places -1. Costs are distances, or negated similarities.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
@@ -15,12 +15,13 @@ from torch import Tensor
 from tsscompat.kernels.accelerate import accelerated
 from tsscompat.kernels.metrics import FORMULAS, HAMMING, is_similarity
 from tsscompat.kernels.select import WORST, select
+from tsscompat.records import record
 
 # Visited flags of a block of queries take up to this many bytes.
 _BLOCK = 1 << 27
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Graph:
     """The arrays of a graph; `levels` counts from 1, `top` and `entry` are where a walk begins."""
 
@@ -34,7 +35,7 @@ class Graph:
     kept: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Walk:
     """How to walk: `ef` candidates are kept; `stop` after so many better ones than the next, or (not `check`) after so many steps."""
 

@@ -9,7 +9,6 @@ keep the order of the scan; in the answer, ties go by label: up for distances, d
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from tsscompat.kernels.bits import unpack
 from tsscompat.kernels.flat import knn
 from tsscompat.kernels.ivf_lists import Ragged, runs
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity, pairwise
+from tsscompat.records import record
 
 Top = tuple[Tensor, Tensor, tuple[int, int, int]]
 Range = tuple[Tensor, Tensor, Tensor, tuple[int, int, int]]
@@ -243,7 +243,7 @@ def within_tables(
     return within_by_score(score, lists, keys, radius, largest, 24 * tables.shape[1], (allowed, limits, pairs))
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Affine:
     """Codes of `bits` (8, 6 or 4) bits a dimension that stand for lo + step * code; 16: halves; 17: bfloat16."""
 

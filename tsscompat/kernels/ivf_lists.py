@@ -5,16 +5,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
+from tsscompat.records import record
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Ragged:
     """List `l` is rows offsets[l] : offsets[l] + sizes[l] of `codes` and `ids`; other rows mean nothing."""
 

@@ -12,7 +12,6 @@ are estimates of the distance. Queries are rounded to qb bits for products with 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import perf_counter
 
 import torch
@@ -24,6 +23,7 @@ from tsscompat.kernels.ivf import Range, Score, Top, nearest_lists, top_by_score
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
+from tsscompat.records import record
 
 # The greatest code of 1 to 8 bits of a standard normal number, for the least squared error: FAISS's constants.
 RADII = (0.79688, 1.49375, 2.05078, 2.50938, 2.91250, 3.26406, 3.59844, 3.91016)
@@ -33,7 +33,7 @@ STARTS = (0.0, 0.15, 0.20, 0.52, 0.59, 0.71, 0.75, 0.77, 0.81)
 FIRST_TILE, LAST_TILE = 64, 4096
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@record
 class Coder:
     """Codes of nb_bits bits around centers (one for each list, or one for all), and how queries are compared with them.
 
