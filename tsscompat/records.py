@@ -54,6 +54,11 @@ def record(cls: type[T]) -> type[T]:
     return cls
 
 
+def changed(thing: T, **given: Any) -> T:
+    """A record like another one but for some fields."""
+    return type(thing)(**{**{name: getattr(thing, name) for name in fields_of(type(thing))}, **given})
+
+
 def _maker(default: Any) -> Any:
     if isinstance(default, dataclasses.Field):
         return default.default_factory if default.default_factory is not dataclasses.MISSING else lambda: default.default

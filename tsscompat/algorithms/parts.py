@@ -8,7 +8,6 @@ everything that scans lists scans parts.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from tsscompat.algorithms.ivf import Decoded, Flat, ListCodec, Product, Scalar
 from tsscompat.kernels.ivf_lists import Ragged, runs
-from tsscompat.records import record
+from tsscompat.records import changed, record
 
 # Rows of a part at most; numbers of vectors that are held while parts are made.
 ROWS, _BLOCK = 64, 1 << 26
@@ -103,10 +102,10 @@ def carried(codec: Any, order: Tensor, home: Tensor | None) -> Any:
     if isinstance(codec, Flat):
         return codec
     if isinstance(codec, Product) and codec.terms is not None:
-        codec = replace(codec, terms=codec.terms[order])
+        codec = changed(codec, terms=codec.terms[order])
     if home is None:
         return codec
     if isinstance(codec, Decoded):
         decode = codec.decode
-        return replace(codec, decode=lambda codes, list_nos: decode(codes, home[list_nos]))
-    return codec if codec.centers is None else replace(codec, centers=codec.centers[home])
+        return changed(codec, decode=lambda codes, list_nos: decode(codes, home[list_nos]))
+    return codec if codec.centers is None else changed(codec, centers=codec.centers[home])
