@@ -8,7 +8,7 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms.ivf import Options
+from tsscompat.algorithms.ivf import Options, joined_ranges
 from tsscompat.errors import FaissError, check
 from tsscompat.kernels.fastscan import Tables, few_lists, scan_blocks, within_blocks
 from tsscompat.kernels.ivf import Range, Top, scan_tables
@@ -115,12 +115,7 @@ class FastScan:
             limits = None if options.limits is None else options.limits[some]
             rest = (radius, self.largest, options.allowed, limits, options.pairs)
             found.append(within_blocks(tables, blocks, per_block, keys[some], *rest))
-        if len(found) == 1:
-            return found[0]
-        hits = torch.cat([part[0].diff() for part in found])
-        lims = torch.cat([hits.new_zeros(1), torch.cumsum(hits, 0)])
-        counts = tuple(sum(part[3][i] for part in found) for i in range(3))
-        return lims, torch.cat([part[1] for part in found]), torch.cat([part[2] for part in found]), cast(Any, counts)
+        return found[0] if len(found) == 1 else joined_ranges(found)
 
 
 @record
