@@ -80,6 +80,39 @@ def test_assigning_to_a_vector_copies():
     assert list(thing.data) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("module", [faiss, tsscompat], ids=["faiss", "tsscompat"])
+@pytest.mark.parametrize("kind, name", [("ResidualQuantizer", "codebooks"), ("ProductQuantizer", "centroids"), ("HNSW", "levels")])
+def test_assigning_a_vector_copies_its_content_into_ones_own(module, kind, name):
+    a, b = getattr(module, kind)(), getattr(module, kind)()
+    held = getattr(a, name)
+    content = np.arange(4, dtype=np.int32 if kind == "HNSW" else np.float32)
+    module.copy_array_to_vector(content, getattr(b, name))
+    setattr(a, name, getattr(b, name))
+    getattr(b, name).push_back(7)
+    module.copy_array_to_vector(content[:1] + 5, getattr(b, name))
+    assert module.vector_to_array(getattr(a, name)).tolist() == [0, 1, 2, 3]
+    assert held.size() == 4, "the vector is the same as before, with other content"
+    setattr(a, name, getattr(a, name))
+    assert held.size() == 4
+
+
+def test_vectors_of_objects_are_copied_too():
+    a, b = tsscompat.IndexPreTransform(), tsscompat.IndexPreTransform()
+    b.chain.push_back(tsscompat.NormalizationTransform(3))
+    a.chain = b.chain
+    b.chain.clear()
+    assert len(a.chain) == 1
+
+
+def test_a_vector_stays_on_its_device():
+    thing, elsewhere = Outer(), Float32Vector(torch.empty(3, device="meta"))
+    assert elsewhere.tensor.device.type == "meta"
+    elsewhere.assign(torch.zeros(2))
+    assert elsewhere.tensor.device.type == "meta" and elsewhere.size() == 2
+    thing.data = torch.ones(2)
+    assert thing.data.tensor.device == thing.device
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy, lambda o: pickle.loads(pickle.dumps(o))])
 def test_copies_share_nothing_and_drop_caches(duplicate):
     thing = Outer()

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tsscompat
-from tsscompat.faiss_compat.vectors import Pointer, Vector
+from tsscompat.faiss_compat.addresses import Pointer
+from tsscompat.faiss_compat.vectors import Vector
 
 NAMES = {
     "Float32Vector": np.float32,

@@ -4,6 +4,7 @@ from tsscompat.faiss_compat.additive import *
 from tsscompat.faiss_compat.additive_coarse import *
 from tsscompat.faiss_compat.additive_fastscan import *
 from tsscompat.faiss_compat.additive_flat import *
+from tsscompat.faiss_compat.addresses import *
 from tsscompat.faiss_compat.base import *
 from tsscompat.faiss_compat.binary import *
 from tsscompat.faiss_compat.binary_factory import *
@@ -91,5 +92,6 @@ from tsscompat.faiss_compat.tables import *
 from tsscompat.faiss_compat.transforms import *
 from tsscompat.faiss_compat.tuning import *
 from tsscompat.faiss_compat.two_layer import *
+from tsscompat.faiss_compat.vector_arrays import *
 from tsscompat.faiss_compat.vectors import *
 from tsscompat.faiss_compat.visited import *

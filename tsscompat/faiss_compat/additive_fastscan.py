@@ -7,7 +7,7 @@ what they add to a sum counts so many times. The squared norm of the query, the 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,13 +16,11 @@ from tsscompat.algorithms.random import rand_perm
 from tsscompat.errors import check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
 from tsscompat.faiss_compat.additive_flat import IndexAdditiveQuantizer
+from tsscompat.faiss_compat.additive_kinds import OfLocalSearch, OfProductLocalSearch, OfProductResidual, OfResidual, Owner
 from tsscompat.faiss_compat.attributes import boolean, child, integer, size_t
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.fastscan import IndexFastScan
-from tsscompat.faiss_compat.local_search import LocalSearchQuantizer
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.product_additive import ProductLocalSearchQuantizer, ProductResidualQuantizer
-from tsscompat.faiss_compat.residual import ResidualQuantizer
 
 AQ = AdditiveQuantizer
 # FAISS's seeds and sizes of samples.
@@ -131,106 +129,55 @@ class IndexAdditiveQuantizerFastScan(Scaled, IndexFastScan):
         return self._query_tables(x)
 
 
-class IndexResidualQuantizerFastScan(IndexAdditiveQuantizerFastScan):
+class PlainFastScan(Owner, IndexAdditiveQuantizerFastScan):
+    """Codes of one quantizer of whole vectors."""
+
+    _norms: ClassVar[int] = AQ.ST_norm_rq2x4
+
+    def __init__(
+        self, d: int = 0, M: int = 0, nbits: int = 4, metric: int = METRIC_L2, search_type: int | None = None, bbs: int = 32
+    ) -> None:
+        super().__init__()
+        if d:
+            self._own(d, M, nbits, self._norms if search_type is None else search_type)
+            self._init(metric, bbs)
+
+
+class ProductFastScan(Owner, IndexAdditiveQuantizerFastScan):
+    """Codes of quantizers side by side."""
+
+    def __init__(
+        self,
+        d: int = 0,
+        nsplits: int = 0,
+        Msub: int = 0,
+        nbits: int = 4,
+        metric: int = METRIC_L2,
+        search_type: int = AQ.ST_norm_rq2x4,
+        bbs: int = 32,
+    ) -> None:
+        super().__init__()
+        if d:
+            self._own(d, nsplits, Msub, nbits, search_type)
+            self._init(metric, bbs)
+
+
+class IndexResidualQuantizerFastScan(OfResidual, PlainFastScan):
     """Codes of a residual quantizer."""
 
-    rq = child(ResidualQuantizer, "makes the codes")
 
-    def __init__(
-        self,
-        d: int = 0,
-        M: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_rq2x4,
-        bbs: int = 32,
-    ) -> None:
-        super().__init__()
-        if d:
-            self.rq = ResidualQuantizer(d, M, nbits, search_type)
-            self._init(metric, bbs)
-
-    @property
-    def aq(self) -> ResidualQuantizer:
-        made: ResidualQuantizer = self.rq
-        return made
-
-
-class IndexLocalSearchQuantizerFastScan(IndexAdditiveQuantizerFastScan):
+class IndexLocalSearchQuantizerFastScan(OfLocalSearch, PlainFastScan):
     """Codes of a local search quantizer."""
 
-    lsq = child(LocalSearchQuantizer, "makes the codes")
-
-    def __init__(
-        self,
-        d: int = 0,
-        M: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_lsq2x4,
-        bbs: int = 32,
-    ) -> None:
-        super().__init__()
-        if d:
-            self.lsq = LocalSearchQuantizer(d, M, nbits, search_type)
-            self._init(metric, bbs)
-
-    @property
-    def aq(self) -> LocalSearchQuantizer:
-        made: LocalSearchQuantizer = self.lsq
-        return made
+    _norms = AQ.ST_norm_lsq2x4
 
 
-class IndexProductResidualQuantizerFastScan(IndexAdditiveQuantizerFastScan):
+class IndexProductResidualQuantizerFastScan(OfProductResidual, ProductFastScan):
     """Codes of residual quantizers side by side."""
 
-    prq = child(ProductResidualQuantizer, "makes the codes")
 
-    def __init__(
-        self,
-        d: int = 0,
-        nsplits: int = 0,
-        Msub: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_rq2x4,
-        bbs: int = 32,
-    ) -> None:
-        super().__init__()
-        if d:
-            self.prq = ProductResidualQuantizer(d, nsplits, Msub, nbits, search_type)
-            self._init(metric, bbs)
-
-    @property
-    def aq(self) -> ProductResidualQuantizer:
-        made: ProductResidualQuantizer = self.prq
-        return made
-
-
-class IndexProductLocalSearchQuantizerFastScan(IndexAdditiveQuantizerFastScan):
+class IndexProductLocalSearchQuantizerFastScan(OfProductLocalSearch, ProductFastScan):
     """Codes of local search quantizers side by side."""
-
-    plsq = child(ProductLocalSearchQuantizer, "makes the codes")
-
-    def __init__(
-        self,
-        d: int = 0,
-        nsplits: int = 0,
-        Msub: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_rq2x4,
-        bbs: int = 32,
-    ) -> None:
-        super().__init__()
-        if d:
-            self.plsq = ProductLocalSearchQuantizer(d, nsplits, Msub, nbits, search_type)
-            self._init(metric, bbs)
-
-    @property
-    def aq(self) -> ProductLocalSearchQuantizer:
-        made: ProductLocalSearchQuantizer = self.plsq
-        return made
 
 
 __all__ = [

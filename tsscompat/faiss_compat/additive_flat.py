@@ -16,15 +16,13 @@ from tsscompat.algorithms.estimated import Estimated
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.errors import check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
+from tsscompat.faiss_compat.additive_kinds import OfLocalSearch, OfProductLocalSearch, OfProductResidual, OfResidual, Owner
 from tsscompat.faiss_compat.attributes import child
 from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.computers import DistanceComputer, EstimatedComputer
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
-from tsscompat.faiss_compat.local_search import LocalSearchQuantizer
 from tsscompat.faiss_compat.params import SearchParameters
-from tsscompat.faiss_compat.product_additive import ProductLocalSearchQuantizer, ProductResidualQuantizer
 from tsscompat.faiss_compat.quantized import ScannedCodes
-from tsscompat.faiss_compat.residual import ResidualQuantizer
 from tsscompat.kernels.coded import again, worth_decoding
 from tsscompat.kernels.metrics import L2
 
@@ -188,10 +186,8 @@ def _lengths(x: Tensor, point: Tensor | None, keys: Tensor) -> Tensor:
     return lengths.expand(keys.shape)
 
 
-class IndexResidualQuantizer(IndexAdditiveQuantizer):
+class IndexResidualQuantizer(OfResidual, IndexAdditiveQuantizer):
     """Codes of a residual quantizer."""
-
-    rq = child(ResidualQuantizer, "makes the codes")
 
     def __init__(
         self, d: int = 0, M: Any = 0, nbits: int | None = None, metric: int | None = None, search_type: int | None = None
@@ -199,65 +195,33 @@ class IndexResidualQuantizer(IndexAdditiveQuantizer):
         """(d, M, nbits, metric, search type), or with the sizes of the codebooks in place of M and nbits."""
         sizes, metric, search_type = spread(M, nbits, metric, search_type)
         super().__init__(d, None, metric)
-        self.rq = ResidualQuantizer(d, sizes, search_type)
-        self.code_size = self.rq.code_size
-
-    @property
-    def aq(self) -> ResidualQuantizer:
-        made: ResidualQuantizer = self.rq
-        return made
+        self.code_size = self._own(d, sizes, search_type).code_size
 
 
-class IndexLocalSearchQuantizer(IndexAdditiveQuantizer):
+class IndexLocalSearchQuantizer(OfLocalSearch, IndexAdditiveQuantizer):
     """Codes of a local search quantizer."""
-
-    lsq = child(LocalSearchQuantizer, "makes the codes")
 
     def __init__(self, d: int = 0, M: int = 0, nbits: int = 0, metric: int = METRIC_L2, search_type: int = 0) -> None:
         super().__init__(d, None, metric)
-        self.lsq = LocalSearchQuantizer(d, M, nbits, search_type)
-        self.code_size = self.lsq.code_size
-
-    @property
-    def aq(self) -> LocalSearchQuantizer:
-        made: LocalSearchQuantizer = self.lsq
-        return made
+        self.code_size = self._own(d, M, nbits, search_type).code_size
 
 
-class IndexProductResidualQuantizer(IndexAdditiveQuantizer):
+class ProductAdditive(Owner, IndexAdditiveQuantizer):
+    """Codes of quantizers side by side."""
+
+    def __init__(
+        self, d: int = 0, nsplits: int = 0, Msub: int = 0, nbits: int = 0, metric: int = METRIC_L2, search_type: int = 0
+    ) -> None:
+        super().__init__(d, None, metric)
+        self.code_size = self._own(d, nsplits, Msub, nbits, search_type).code_size
+
+
+class IndexProductResidualQuantizer(OfProductResidual, ProductAdditive):
     """Codes of residual quantizers side by side."""
 
-    prq = child(ProductResidualQuantizer, "makes the codes")
 
-    def __init__(
-        self, d: int = 0, nsplits: int = 0, Msub: int = 0, nbits: int = 0, metric: int = METRIC_L2, search_type: int = 0
-    ) -> None:
-        super().__init__(d, None, metric)
-        self.prq = ProductResidualQuantizer(d, nsplits, Msub, nbits, search_type)
-        self.code_size = self.prq.code_size
-
-    @property
-    def aq(self) -> ProductResidualQuantizer:
-        made: ProductResidualQuantizer = self.prq
-        return made
-
-
-class IndexProductLocalSearchQuantizer(IndexAdditiveQuantizer):
+class IndexProductLocalSearchQuantizer(OfProductLocalSearch, ProductAdditive):
     """Codes of local search quantizers side by side."""
-
-    plsq = child(ProductLocalSearchQuantizer, "makes the codes")
-
-    def __init__(
-        self, d: int = 0, nsplits: int = 0, Msub: int = 0, nbits: int = 0, metric: int = METRIC_L2, search_type: int = 0
-    ) -> None:
-        super().__init__(d, None, metric)
-        self.plsq = ProductLocalSearchQuantizer(d, nsplits, Msub, nbits, search_type)
-        self.code_size = self.plsq.code_size
-
-    @property
-    def aq(self) -> ProductLocalSearchQuantizer:
-        made: ProductLocalSearchQuantizer = self.plsq
-        return made
 
 
 IndexResidual = IndexResidualQuantizer

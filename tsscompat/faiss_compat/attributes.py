@@ -35,6 +35,21 @@ class Declared:
             return self
         raise AttributeError(f"{type(obj).__name__}.{self.name} was read before {type(obj).__name__}.__init__ ran")
 
+    def put(self, held: dict[str, Any], value: Any) -> None:
+        """Take a value into an object's `__dict__`."""
+        held[self.name] = self.convert(value, self.name)
+
+
+class DeclaredVector(Declared):
+    """A vector, which stays the object's own: what is assigned is copied into it, as by std::vector's assignment."""
+
+    def put(self, held: dict[str, Any], value: Any) -> None:
+        own = held.get(self.name)
+        if own is None:
+            own = held[self.name] = self.make()
+        if value is not own:
+            own.assign(value)
+
 
 def _whole(low: int, high: int) -> Callable[[Any, str], int]:
     def convert(value: Any, name: str) -> int:
@@ -114,16 +129,7 @@ def child(make: Callable[[], Any] | None = None, doc: str = "") -> Any:
 
 def vector(make: Callable[[], Any], doc: str = "") -> Any:
     """A std::vector: a fresh stand-in for each instance; assigning copies the content into it."""
-
-    def convert(value: Any, name: str) -> Any:
-        if type(value) is made:
-            return value
-        fresh = make()
-        fresh.assign(value)
-        return fresh
-
-    made = type(make())
-    return Declared(make, convert, doc, walk=True)
+    return DeclaredVector(make, lambda value, name: value, doc, walk=True)
 
 
 def anything(default: Any = None, doc: str = "") -> Any:
@@ -170,7 +176,7 @@ class Stated:
     def __setattr__(self, name: str, value: Any) -> None:
         declared = self._declared.get(name)
         if declared is not None:
-            self.__dict__[name] = declared.convert(value, name)
+            declared.put(self.__dict__, value)
         elif name[0] == "_":
             self.__dict__[name] = value
         elif isinstance(getattr(type(self), name, None), property):

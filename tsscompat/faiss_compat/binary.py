@@ -20,7 +20,14 @@ from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, int6
 from tsscompat.faiss_compat.base import Index, check_keys, lims_out
 from tsscompat.faiss_compat.binary_pointers import BinaryPointerMethods
 from tsscompat.faiss_compat.codes import allowed_rows
-from tsscompat.faiss_compat.enums import METRIC_L2
+from tsscompat.faiss_compat.enums import (
+    APPROX_TOPK_BUCKETS_B8_D2,
+    APPROX_TOPK_BUCKETS_B8_D3,
+    APPROX_TOPK_BUCKETS_B16_D2,
+    APPROX_TOPK_BUCKETS_B32_D2,
+    EXACT_TOPK,
+    METRIC_L2,
+)
 from tsscompat.faiss_compat.params import SearchParameters
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorBatch
@@ -28,8 +35,6 @@ from tsscompat.faiss_compat.vectors import UInt8Vector
 from tsscompat.kernels import hamming
 from tsscompat.kernels.ivf_lists import Ragged
 
-EXACT_TOPK = 0
-APPROX_TOPK_BUCKETS_B32_D2, APPROX_TOPK_BUCKETS_B8_D3, APPROX_TOPK_BUCKETS_B16_D2, APPROX_TOPK_BUCKETS_B8_D2 = range(1, 5)
 # How many results FAISS's approximate modes can give. Ours are exact, which these modes permit.
 _BUCKETS = {
     APPROX_TOPK_BUCKETS_B32_D2: 64,
@@ -357,11 +362,6 @@ def signs_of(codes: Tensor) -> Tensor:
 
 
 __all__ = [
-    "APPROX_TOPK_BUCKETS_B8_D2",
-    "APPROX_TOPK_BUCKETS_B8_D3",
-    "APPROX_TOPK_BUCKETS_B16_D2",
-    "APPROX_TOPK_BUCKETS_B32_D2",
-    "EXACT_TOPK",
     "IndexBinary",
     "IndexBinaryFlat",
     "IndexBinaryFromFloat",

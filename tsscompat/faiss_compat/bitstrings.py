@@ -12,7 +12,7 @@ from tsscompat.arrays import Array, Batch, as_tensor
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.attributes import Stated, anything, size_t
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 from tsscompat.kernels import bits
 from tsscompat.kernels.bitstream import read_bits, write_bits
 from tsscompat.kernels.hamming import bits_of

@@ -13,11 +13,12 @@ from tsscompat.algorithms import kmeans
 from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, as_tensor, rows
 from tsscompat.errors import check, expect
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, int64, integer, real, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import Float32Vector, ObjectVector, Pointer
+from tsscompat.faiss_compat.vectors import Float32Vector, ObjectVector
 from tsscompat.kernels.metrics import is_similarity
 
 ClusteringInitMethod = int

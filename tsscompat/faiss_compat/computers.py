@@ -11,7 +11,7 @@ from torch import Tensor
 from tsscompat.algorithms.estimated import Estimated
 from tsscompat.errors import FaissError
 from tsscompat.faiss_compat.attributes import Stated, child
-from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 from tsscompat.kernels import flat
 
 

@@ -15,9 +15,9 @@ from tsscompat.arrays import Array, as_tensor
 from tsscompat.devices import default_device
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat import enums
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector
-from tsscompat.faiss_compat.vectors import Pointer
 from tsscompat.kernels import flat
 from tsscompat.kernels.flat import distance_block, row_distances, within
 from tsscompat.kernels.metrics import FORMULAS, INNER_PRODUCT, L1, L2, LINF, pairwise

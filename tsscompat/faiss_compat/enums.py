@@ -27,6 +27,10 @@ UInt8 = 2
 Int8 = 3
 NumericType = int
 
+# ApproxTopK_mode_t: how many of the best may be missed.
+EXACT_TOPK = 0
+APPROX_TOPK_BUCKETS_B32_D2, APPROX_TOPK_BUCKETS_B8_D3, APPROX_TOPK_BUCKETS_B16_D2, APPROX_TOPK_BUCKETS_B8_D2 = range(1, 5)
+
 
 def is_similarity_metric(metric_type: int) -> bool:
     """Whether larger is better."""
@@ -51,7 +55,8 @@ def get_numeric_type_size(numeric_type: int) -> int:
     return sizes[numeric_type]
 
 
-__all__ = [name for name in dict(globals()) if name.startswith("METRIC_")] + [
+__all__ = [name for name in dict(globals()) if name.startswith(("METRIC_", "APPROX_TOPK_"))] + [
+    "EXACT_TOPK",
     "Float16",
     "Float32",
     "Int8",

@@ -16,6 +16,7 @@ from torch import Tensor
 from tsscompat.algorithms import rows
 from tsscompat.algorithms.packed import FastScan, blocks_of, packed_lists
 from tsscompat.errors import check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
 from tsscompat.faiss_compat.base import Index, check_keys
 from tsscompat.faiss_compat.codes import allowed_rows
@@ -26,7 +27,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantized import IndexPQ
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
-from tsscompat.faiss_compat.vectors import AlignedTableUint8, Pointer
+from tsscompat.faiss_compat.vectors import AlignedTableUint8
 from tsscompat.kernels.fastscan import Tables, few_rows, quantize
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.ivf_terms import query_tables

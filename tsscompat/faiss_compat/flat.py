@@ -10,13 +10,14 @@ from torch import Tensor
 from tsscompat.algorithms.blocks import squared_norms
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, vector
 from tsscompat.faiss_compat.base import check_keys
 from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.params import SearchParameters
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import Float32Vector, Int64Vector, Pointer
+from tsscompat.faiss_compat.vectors import Float32Vector, Int64Vector
 from tsscompat.kernels import flat
 from tsscompat.kernels.metrics import L2
 

@@ -12,7 +12,7 @@ from tsscompat.devices import gpu, gpu_count
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, anything, boolean, enum, int64, integer, real
-from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 from tsscompat.kernels import flat
 from tsscompat.kernels.flat import distance_block
 from tsscompat.kernels.metrics import FORMULAS

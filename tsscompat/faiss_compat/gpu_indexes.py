@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tsscompat.devices import CPU, Placement, gpu
 from tsscompat.errors import check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, enum, integer, size_t
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
@@ -23,7 +24,6 @@ from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.ivf_flat import IndexIVFFlat
 from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
 from tsscompat.faiss_compat.ivf_sq import IndexIVFScalarQuantizer
-from tsscompat.faiss_compat.vectors import Pointer
 
 INDICES_CPU, INDICES_IVF, INDICES_32_BIT, INDICES_64_BIT = range(4)
 MemorySpace_Temporary, MemorySpace_Device, MemorySpace_Unified = range(3)

@@ -10,8 +10,9 @@ from torch import Tensor
 from tsscompat.arrays import Array, Batch, as_tensor
 from tsscompat.devices import default_device
 from tsscompat.errors import check, expect
-from tsscompat.faiss_compat.binary import EXACT_TOPK, all_within, check_topk_mode
+from tsscompat.faiss_compat.binary import all_within, check_topk_mode
 from tsscompat.faiss_compat.distances import RangeSearchResult
+from tsscompat.faiss_compat.enums import EXACT_TOPK
 from tsscompat.faiss_compat.heaps import HeapArray
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector

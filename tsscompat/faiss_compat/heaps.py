@@ -16,7 +16,7 @@ from tsscompat.devices import default_device
 from tsscompat.errors import expect
 from tsscompat.faiss_compat.attributes import Stated, anything, size_t
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 from tsscompat.kernels.select import select
 
 

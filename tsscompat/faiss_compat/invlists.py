@@ -14,8 +14,9 @@ from tsscompat.algorithms import ragged
 from tsscompat.arrays import as_tensor
 from tsscompat.devices import Placement, carried
 from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, size_t
-from tsscompat.faiss_compat.vectors import Int64Vector, ObjectVector, Pointer, UInt8Vector, Vector
+from tsscompat.faiss_compat.vectors import Int64Vector, ObjectVector, UInt8Vector, Vector
 from tsscompat.kernels.ivf_lists import Ragged, append
 
 

@@ -11,11 +11,12 @@ from tsscompat.algorithms import ragged
 from tsscompat.algorithms.packed import packed_lists
 from tsscompat.devices import Placement
 from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import anything, size_t
 from tsscompat.faiss_compat.invlists import InvertedLists, PerList, items
 from tsscompat.faiss_compat.packers import CodePacker, CodePackerFlat
 from tsscompat.faiss_compat.selectors import IDSelector
-from tsscompat.faiss_compat.vectors import AlignedTableUint8, Int64Vector, Pointer
+from tsscompat.faiss_compat.vectors import AlignedTableUint8, Int64Vector
 from tsscompat.kernels.ivf_lists import Ragged, ranks, runs
 
 

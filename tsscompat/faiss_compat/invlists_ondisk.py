@@ -16,9 +16,10 @@ import torch
 from torch import Tensor
 
 from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, anything, boolean, integer, size_t, text
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists, items
-from tsscompat.faiss_compat.vectors import ObjectVector, Pointer
+from tsscompat.faiss_compat.vectors import ObjectVector
 from tsscompat.kernels.ivf_lists import Ragged
 
 _NOWHERE = (1 << 64) - 1

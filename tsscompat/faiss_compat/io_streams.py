@@ -14,7 +14,8 @@ import torch
 from tsscompat.arrays import from_numpy
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import Stated, anything, size_t, text, vector
-from tsscompat.faiss_compat.vectors import UInt8Vector, swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
+from tsscompat.faiss_compat.vectors import UInt8Vector
 from tsscompat.wire.cursor import CallbackSource, FileSource, MemorySource, Reader, Source, bytes_of
 
 IO_FLAG_SKIP_STORAGE = 1

@@ -17,6 +17,7 @@ from tsscompat.errors import check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
 from tsscompat.faiss_compat.additive_coarse import ResidualCoarseQuantizer
 from tsscompat.faiss_compat.additive_flat import check_search_type, spread
+from tsscompat.faiss_compat.additive_kinds import OfLocalSearch, OfProductLocalSearch, OfProductResidual, OfResidual, Owner
 from tsscompat.faiss_compat.attributes import child, integer
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
@@ -25,7 +26,6 @@ from tsscompat.faiss_compat.ivf_scanner import InvertedListScanner
 from tsscompat.faiss_compat.local_search import LocalSearchQuantizer
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.product_additive import ProductLocalSearchQuantizer, ProductResidualQuantizer
 from tsscompat.faiss_compat.residual import ResidualQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.kernels.ivf_lists import runs
@@ -203,10 +203,8 @@ class AdditiveScanner(InvertedListScanner):
         return self._index._estimates().between(self._query[0], codes, lists)
 
 
-class IndexIVFResidualQuantizer(IndexIVFAdditiveQuantizer):
+class IndexIVFResidualQuantizer(OfResidual, IndexIVFAdditiveQuantizer):
     """Lists of codes of a residual quantizer."""
-
-    rq = child(ResidualQuantizer, "makes the codes")
 
     def __init__(self, quantizer: Index | None = None, d: int = 0, nlist: int = 0, M: Any = 0, *rest: Any) -> None:
         """(quantizer, d, nlist, M, nbits, metric, search type, own_invlists), or with the sizes of the codebooks for M and nbits."""
@@ -215,19 +213,12 @@ class IndexIVFResidualQuantizer(IndexIVFAdditiveQuantizer):
             own = search_type
         sizes, metric, search_type = spread(M, nbits, metric, search_type)
         super().__init__(None, quantizer, d, nlist, metric, own is None or bool(own))
-        self.rq = ResidualQuantizer(d, sizes, search_type)
+        self._own(d, sizes, search_type)
         self._sized()
 
-    @property
-    def aq(self) -> ResidualQuantizer:
-        made: ResidualQuantizer = self.rq
-        return made
 
-
-class IndexIVFLocalSearchQuantizer(IndexIVFAdditiveQuantizer):
+class IndexIVFLocalSearchQuantizer(OfLocalSearch, IndexIVFAdditiveQuantizer):
     """Lists of codes of a local search quantizer."""
-
-    lsq = child(LocalSearchQuantizer, "makes the codes")
 
     def __init__(
         self,
@@ -241,67 +232,36 @@ class IndexIVFLocalSearchQuantizer(IndexIVFAdditiveQuantizer):
         own_invlists: bool = True,
     ) -> None:
         super().__init__(None, quantizer, d, nlist, metric, own_invlists)
-        self.lsq = LocalSearchQuantizer(d, M, nbits, search_type)
+        self._own(d, M, nbits, search_type)
         self._sized()
 
-    @property
-    def aq(self) -> LocalSearchQuantizer:
-        made: LocalSearchQuantizer = self.lsq
-        return made
+
+class ProductLists(Owner, IndexIVFAdditiveQuantizer):
+    """Lists of codes of quantizers side by side."""
+
+    def __init__(
+        self,
+        quantizer: Index | None = None,
+        d: int = 0,
+        nlist: int = 0,
+        nsplits: int = 0,
+        Msub: int = 0,
+        nbits: int = 0,
+        metric: int = METRIC_L2,
+        search_type: int = 0,
+        own_invlists: bool = True,
+    ) -> None:
+        super().__init__(None, quantizer, d, nlist, metric, own_invlists)
+        self._own(d, nsplits, Msub, nbits, search_type)
+        self._sized()
 
 
-class IndexIVFProductResidualQuantizer(IndexIVFAdditiveQuantizer):
+class IndexIVFProductResidualQuantizer(OfProductResidual, ProductLists):
     """Lists of codes of residual quantizers side by side."""
 
-    prq = child(ProductResidualQuantizer, "makes the codes")
 
-    def __init__(
-        self,
-        quantizer: Index | None = None,
-        d: int = 0,
-        nlist: int = 0,
-        nsplits: int = 0,
-        Msub: int = 0,
-        nbits: int = 0,
-        metric: int = METRIC_L2,
-        search_type: int = 0,
-        own_invlists: bool = True,
-    ) -> None:
-        super().__init__(None, quantizer, d, nlist, metric, own_invlists)
-        self.prq = ProductResidualQuantizer(d, nsplits, Msub, nbits, search_type)
-        self._sized()
-
-    @property
-    def aq(self) -> ProductResidualQuantizer:
-        made: ProductResidualQuantizer = self.prq
-        return made
-
-
-class IndexIVFProductLocalSearchQuantizer(IndexIVFAdditiveQuantizer):
+class IndexIVFProductLocalSearchQuantizer(OfProductLocalSearch, ProductLists):
     """Lists of codes of local search quantizers side by side."""
-
-    plsq = child(ProductLocalSearchQuantizer, "makes the codes")
-
-    def __init__(
-        self,
-        quantizer: Index | None = None,
-        d: int = 0,
-        nlist: int = 0,
-        nsplits: int = 0,
-        Msub: int = 0,
-        nbits: int = 0,
-        metric: int = METRIC_L2,
-        search_type: int = 0,
-        own_invlists: bool = True,
-    ) -> None:
-        super().__init__(None, quantizer, d, nlist, metric, own_invlists)
-        self.plsq = ProductLocalSearchQuantizer(d, nsplits, Msub, nbits, search_type)
-        self._sized()
-
-    @property
-    def aq(self) -> ProductLocalSearchQuantizer:
-        made: ProductLocalSearchQuantizer = self.plsq
-        return made
 
 
 def ivf_residual_from_quantizer(rq: ResidualQuantizer, nlevel: int) -> IndexIVFResidualQuantizer:

@@ -11,15 +11,13 @@ from tsscompat.algorithms.blocks import squared_norms
 from tsscompat.errors import check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
 from tsscompat.faiss_compat.additive_fastscan import Scaled, check_quantizer
+from tsscompat.faiss_compat.additive_kinds import OfLocalSearch, OfProductLocalSearch, OfProductResidual, OfResidual, Owner
 from tsscompat.faiss_compat.attributes import boolean, child, integer, size_t
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.ivf_additive import IndexIVFAdditiveQuantizer
 from tsscompat.faiss_compat.ivf_fastscan import IndexIVFFastScan
-from tsscompat.faiss_compat.local_search import LocalSearchQuantizer
-from tsscompat.faiss_compat.product_additive import ProductLocalSearchQuantizer, ProductResidualQuantizer
 from tsscompat.faiss_compat.quantizers import Quantizer
-from tsscompat.faiss_compat.residual import ResidualQuantizer
 from tsscompat.kernels.ivf_terms import list_scores
 from tsscompat.kernels.metrics import INNER_PRODUCT
 
@@ -113,118 +111,63 @@ class IndexIVFAdditiveQuantizerFastScan(Scaled, IndexIVFFastScan):
         return tables, biases.masked_fill(keys < 0, torch.nan)
 
 
-class IndexIVFResidualQuantizerFastScan(IndexIVFAdditiveQuantizerFastScan):
+class PlainFastScanLists(Owner, IndexIVFAdditiveQuantizerFastScan):
+    """Lists of codes of one quantizer of whole vectors."""
+
+    def __init__(
+        self,
+        quantizer: Index | None = None,
+        d: int = 0,
+        nlist: int = 0,
+        M: int = 0,
+        nbits: int = 4,
+        metric: int = METRIC_L2,
+        search_type: int = AQ.ST_norm_lsq2x4,
+        bbs: int = 32,
+        own_invlists: bool = True,
+    ) -> None:
+        super().__init__(quantizer, None, d, nlist, metric, bbs, own_invlists)
+        if quantizer is not None:
+            self._own(d, M, nbits, search_type)
+            self._init(bbs)
+
+
+class ProductFastScanLists(Owner, IndexIVFAdditiveQuantizerFastScan):
+    """Lists of codes of quantizers side by side."""
+
+    def __init__(
+        self,
+        quantizer: Index | None = None,
+        d: int = 0,
+        nlist: int = 0,
+        nsplits: int = 0,
+        Msub: int = 0,
+        nbits: int = 4,
+        metric: int = METRIC_L2,
+        search_type: int = AQ.ST_norm_lsq2x4,
+        bbs: int = 32,
+        own_invlists: bool = True,
+    ) -> None:
+        super().__init__(quantizer, None, d, nlist, metric, bbs, own_invlists)
+        if quantizer is not None:
+            self._own(d, nsplits, Msub, nbits, search_type)
+            self._init(bbs)
+
+
+class IndexIVFResidualQuantizerFastScan(OfResidual, PlainFastScanLists):
     """Lists of codes of a residual quantizer."""
 
-    rq = child(ResidualQuantizer, "makes the codes")
 
-    def __init__(
-        self,
-        quantizer: Index | None = None,
-        d: int = 0,
-        nlist: int = 0,
-        M: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_lsq2x4,
-        bbs: int = 32,
-        own_invlists: bool = True,
-    ) -> None:
-        super().__init__(quantizer, None, d, nlist, metric, bbs, own_invlists)
-        if quantizer is not None:
-            self.rq = ResidualQuantizer(d, M, nbits, search_type)
-            self._init(bbs)
-
-    @property
-    def aq(self) -> ResidualQuantizer:
-        made: ResidualQuantizer = self.rq
-        return made
-
-
-class IndexIVFLocalSearchQuantizerFastScan(IndexIVFAdditiveQuantizerFastScan):
+class IndexIVFLocalSearchQuantizerFastScan(OfLocalSearch, PlainFastScanLists):
     """Lists of codes of a local search quantizer."""
 
-    lsq = child(LocalSearchQuantizer, "makes the codes")
 
-    def __init__(
-        self,
-        quantizer: Index | None = None,
-        d: int = 0,
-        nlist: int = 0,
-        M: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_lsq2x4,
-        bbs: int = 32,
-        own_invlists: bool = True,
-    ) -> None:
-        super().__init__(quantizer, None, d, nlist, metric, bbs, own_invlists)
-        if quantizer is not None:
-            self.lsq = LocalSearchQuantizer(d, M, nbits, search_type)
-            self._init(bbs)
-
-    @property
-    def aq(self) -> LocalSearchQuantizer:
-        made: LocalSearchQuantizer = self.lsq
-        return made
-
-
-class IndexIVFProductResidualQuantizerFastScan(IndexIVFAdditiveQuantizerFastScan):
+class IndexIVFProductResidualQuantizerFastScan(OfProductResidual, ProductFastScanLists):
     """Lists of codes of residual quantizers side by side."""
 
-    prq = child(ProductResidualQuantizer, "makes the codes")
 
-    def __init__(
-        self,
-        quantizer: Index | None = None,
-        d: int = 0,
-        nlist: int = 0,
-        nsplits: int = 0,
-        Msub: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_lsq2x4,
-        bbs: int = 32,
-        own_invlists: bool = True,
-    ) -> None:
-        super().__init__(quantizer, None, d, nlist, metric, bbs, own_invlists)
-        if quantizer is not None:
-            self.prq = ProductResidualQuantizer(d, nsplits, Msub, nbits, search_type)
-            self._init(bbs)
-
-    @property
-    def aq(self) -> ProductResidualQuantizer:
-        made: ProductResidualQuantizer = self.prq
-        return made
-
-
-class IndexIVFProductLocalSearchQuantizerFastScan(IndexIVFAdditiveQuantizerFastScan):
+class IndexIVFProductLocalSearchQuantizerFastScan(OfProductLocalSearch, ProductFastScanLists):
     """Lists of codes of local search quantizers side by side."""
-
-    plsq = child(ProductLocalSearchQuantizer, "makes the codes")
-
-    def __init__(
-        self,
-        quantizer: Index | None = None,
-        d: int = 0,
-        nlist: int = 0,
-        nsplits: int = 0,
-        Msub: int = 0,
-        nbits: int = 4,
-        metric: int = METRIC_L2,
-        search_type: int = AQ.ST_norm_lsq2x4,
-        bbs: int = 32,
-        own_invlists: bool = True,
-    ) -> None:
-        super().__init__(quantizer, None, d, nlist, metric, bbs, own_invlists)
-        if quantizer is not None:
-            self.plsq = ProductLocalSearchQuantizer(d, nsplits, Msub, nbits, search_type)
-            self._init(bbs)
-
-    @property
-    def aq(self) -> ProductLocalSearchQuantizer:
-        made: ProductLocalSearchQuantizer = self.plsq
-        return made
 
 
 __all__ = [

@@ -16,6 +16,7 @@ from tsscompat.algorithms import product, ragged
 from tsscompat.algorithms.ivf import ListCodec, Options, limits_of, rows_allowed
 from tsscompat.algorithms.packed import FastScan, ProductParts, Unpacked
 from tsscompat.errors import check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
@@ -29,7 +30,7 @@ from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import ProductQuantizer, Quantizer
 from tsscompat.faiss_compat.selectors import IDSelector
-from tsscompat.faiss_compat.vectors import AlignedTableFloat32, Pointer
+from tsscompat.faiss_compat.vectors import AlignedTableFloat32
 from tsscompat.kernels.fastscan import Tables, product_tables, quantize
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.ivf_terms import query_tables

@@ -19,7 +19,7 @@ from tsscompat.faiss_compat.clustering import (
     ProgressiveDimIndexFactory,
 )
 from tsscompat.faiss_compat.flat import IndexFlatIP, IndexFlatL2
-from tsscompat.faiss_compat.vectors import copy_array_to_vector
+from tsscompat.faiss_compat.vector_arrays import copy_array_to_vector
 
 
 def kmeans_clustering(*args: Any) -> Any:

@@ -14,9 +14,10 @@ from tsscompat.algorithms.draws import Draws
 from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.errors import check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, real, size_t, vector
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import Float32Vector, Pointer
+from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.kernels.icm import icm
 
 

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tsscompat.algorithms import qinco
 from tsscompat.errors import FaissError, check, expect
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, anything, child, integer, size_t, vector
 from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import Float32Vector, Int32Vector, ObjectVector, Pointer
+from tsscompat.faiss_compat.vectors import Float32Vector, Int32Vector, ObjectVector
 from tsscompat.kernels import bits
 
 

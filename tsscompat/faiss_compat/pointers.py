@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 
 
 def behind(pointer: Any, *shape: int) -> Tensor:

@@ -10,11 +10,12 @@ from torch import Tensor
 from tsscompat.algorithms import product, scalar
 from tsscompat.arrays import Array, Batch, as_tensor, rows
 from tsscompat.errors import check, expect
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, real, size_t, vector
 from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import Float32Vector, Pointer
+from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.kernels import bits
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, pairwise
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tsscompat.arrays import Array, rows
 from tsscompat.errors import check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, child, real
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import held_labels, subset_distances
@@ -16,7 +17,6 @@ from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.flat import IndexFlat
 from tsscompat.faiss_compat.params import IndexRefineSearchParameters, SearchParameters
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import Pointer
 from tsscompat.kernels.bits import tail
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.select import merge

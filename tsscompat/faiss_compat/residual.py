@@ -19,14 +19,13 @@ from tsscompat.faiss_compat.clustering import (
     ProgressiveDimClusteringParameters,
     ProgressiveDimIndexFactory,
 )
+from tsscompat.faiss_compat.enums import EXACT_TOPK
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 from tsscompat.kernels import beam
 from tsscompat.kernels.select import select
 
-EXACT_TOPK = 0
-APPROX_TOPK_BUCKETS_B32_D2, APPROX_TOPK_BUCKETS_B8_D3, APPROX_TOPK_BUCKETS_B16_D2, APPROX_TOPK_BUCKETS_B8_D2 = range(1, 5)
 # Distances of a beam that are held at once.
 _BLOCK = 1 << 22
 # Products of codebook entries that are kept unasked.
@@ -308,11 +307,6 @@ def beam_search_encode_step_tab(
 
 
 __all__ = [
-    "APPROX_TOPK_BUCKETS_B16_D2",
-    "APPROX_TOPK_BUCKETS_B32_D2",
-    "APPROX_TOPK_BUCKETS_B8_D2",
-    "APPROX_TOPK_BUCKETS_B8_D3",
-    "EXACT_TOPK",
     "ResidualQuantizer",
     "beam_search_encode_step",
     "beam_search_encode_step_tab",

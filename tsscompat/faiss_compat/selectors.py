@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tsscompat.arrays import from_numpy
 from tsscompat.errors import FaissError
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, int64, size_t
-from tsscompat.faiss_compat.vectors import Pointer, Vector
+from tsscompat.faiss_compat.vectors import Vector
 
 
 def _items(args: tuple[Any, ...], dtype: torch.dtype) -> tuple[int, Tensor]:

@@ -11,10 +11,11 @@ from torch import Tensor
 from tsscompat.algorithms import linear, random
 from tsscompat.arrays import Array, from_numpy, rows
 from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, real, size_t, vector
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
-from tsscompat.faiss_compat.vectors import Float32Vector, Float64Vector, Int32Vector, Pointer
+from tsscompat.faiss_compat.vectors import Float32Vector, Float64Vector, Int32Vector
 
 
 class VectorTransform(Stated):

@@ -1,12 +1,7 @@
-"""std::vector stand-ins, and the functions that move arrays in and out of them.
-
-A `Vector` is one growable 1-D tensor on a device. `swig_ptr` of an array is a `Pointer`: the array, an offset and an item type, so that
-ported code which hands addresses to `add_c`-style methods works without addresses.
-"""
+"""std::vector stand-ins: a `Vector` is one growable 1-D tensor on a device, an `ObjectVector` a list."""
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -14,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import from_numpy
 from tsscompat.devices import Placement, carried, remembered
-from tsscompat.errors import check
+from tsscompat.faiss_compat.addresses import Pointer
 
-_NUMPY_DTYPES: dict[torch.dtype, Any] = {
+NUMPY_DTYPES: dict[torch.dtype, Any] = {
     torch.float32: np.float32,
     torch.float64: np.float64,
     torch.int8: np.int8,
@@ -32,7 +26,6 @@ _NUMPY_DTYPES: dict[torch.dtype, Any] = {
     torch.float16: np.float16,
     torch.bool: np.bool_,
 }
-_TORCH_DTYPES = {np.dtype(v): k for k, v in _NUMPY_DTYPES.items()}
 
 # Growth of an append beyond capacity: amortised, and never more than 1.3x the content.
 GROWTH = 1.25
@@ -44,7 +37,8 @@ class Vector:
     dtype: ClassVar[torch.dtype] = torch.float32
 
     def __init__(self, content: Any = None) -> None:
-        self._buffer = torch.empty(0, dtype=self.dtype)
+        source = content.tensor if isinstance(content, Vector) else content
+        self._buffer = torch.empty(0, dtype=self.dtype, device=source.device if isinstance(source, Tensor) else None)
         self._n = 0
         if content is not None:
             self.assign(content)
@@ -61,14 +55,13 @@ class Vector:
         self._n = self._buffer.shape[0]
 
     def assign(self, content: Any) -> None:
-        """Replace the content by a copy of an array, a tensor, another vector or a sequence."""
+        """Replace the content by a copy of an array, a tensor, another vector or a sequence; it stays where it is."""
         if isinstance(content, Vector):
-            self.tensor = content.tensor.clone()
-        elif isinstance(content, Tensor):
-            self.tensor = content.clone()
-        else:
-            array = np.array(content, dtype=_NUMPY_DTYPES[self.dtype]).reshape(-1)
-            self.tensor = torch.from_numpy(array).to(self._buffer.device)
+            content = content.tensor
+        elif not isinstance(content, Tensor):
+            array = np.asarray(content, dtype=NUMPY_DTYPES[self.dtype])
+            content = torch.from_numpy(array if array.flags.writeable else array.copy())
+        self.tensor = content.to(self._buffer.device, copy=True, memory_format=torch.contiguous_format)
 
     def reserve(self, n: int) -> None:
         """Make room for n items."""
@@ -95,13 +88,13 @@ class Vector:
     def size(self) -> int:
         return self._n
 
-    def at(self, i: int) -> Any:
-        if not 0 <= i < self._n:
-            raise IndexError(f"index {i} of a vector of {self._n}")
-        return self._buffer[i].item()
+    def at(self, n: int) -> Any:
+        if not 0 <= n < self._n:
+            raise IndexError(f"index {n} of a vector of {self._n}")
+        return self._buffer[n].item()
 
-    def push_back(self, value: Any) -> None:
-        self.append(torch.tensor([value], dtype=self.dtype))
+    def push_back(self, x: Any) -> None:
+        self.append(torch.tensor([x], dtype=self.dtype))
 
     def resize(self, n: int, value: Any = 0) -> None:
         """Cut to n items, or fill up to n with a value."""
@@ -115,6 +108,11 @@ class Vector:
 
     def empty(self) -> bool:
         return self._n == 0
+
+    @property
+    def is_owned(self) -> bool:
+        """Whether the memory is the vector's own; that of a mapped file is not, until the vector outgrows it."""
+        return self._buffer.untyped_storage().resizable()  # torch resizes only what it has allocated
 
     def data(self) -> Pointer:
         """FAISS's address of the first item: something that rev_swig_ptr and memcpy take."""
@@ -246,13 +244,13 @@ class ObjectVector:
     def size(self) -> int:
         return len(self.items)
 
-    def at(self, i: int) -> Any:
-        if not 0 <= i < len(self.items):
-            raise IndexError(f"index {i} of a vector of {len(self.items)}")
-        return self.items[i]
+    def at(self, n: int) -> Any:
+        if not 0 <= n < len(self.items):
+            raise IndexError(f"index {n} of a vector of {len(self.items)}")
+        return self.items[n]
 
-    def push_back(self, item: Any) -> None:
-        self.items.append(item)
+    def push_back(self, v: Any) -> None:
+        self.items.append(v)
 
     def resize(self, n: int, item: Any = None) -> None:
         del self.items[n:]
@@ -292,8 +290,8 @@ class VectorVector(ObjectVector):
 
     _item: ClassVar[type[Vector]] = Vector
 
-    def push_back(self, item: Any) -> None:
-        self.items.append(self._item(item))
+    def push_back(self, v: Any) -> None:
+        self.items.append(self._item(v))
 
     def resize(self, n: int, item: Any = None) -> None:
         del self.items[n:]
@@ -308,180 +306,4 @@ Float32VectorVector, UInt8VectorVector = _vector_of(Float32Vector), _vector_of(U
 Int32VectorVector, Int64VectorVector = _vector_of(Int32Vector), _vector_of(Int64Vector)
 FloatVectorVector, ByteVectorVector, LongVectorVector = Float32VectorVector, UInt8VectorVector, Int64VectorVector
 
-
-class Pointer:
-    """An array handed on as FAISS hands on an address: a flat tensor view and an offset in items."""
-
-    __slots__ = ("tensor",)
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor.reshape(-1)
-
-    def take(self, n: int) -> Tensor:
-        """The first n items behind the pointer, as a view."""
-        check(n <= self.tensor.shape[0], "wants {} items behind a pointer, {} are there", n, self.tensor.shape[0])
-        return self.tensor[:n]
-
-    def __getitem__(self, i: int) -> Any:
-        return self.tensor[i].item()
-
-    def __setitem__(self, i: int, value: Any) -> None:
-        self.tensor[i] = value
-
-    def __int__(self) -> int:
-        return self.tensor.data_ptr()
-
-    def __add__(self, n: int) -> Pointer:
-        return Pointer(self.tensor[n:])
-
-
-class Address(Pointer):
-    """A bare address in this process's memory, as code that hands data_ptr() on gives it: its reach is the caller's promise."""
-
-    __slots__ = ("_address", "_dtype")
-
-    def __init__(self, address: int, dtype: torch.dtype) -> None:
-        self._address, self._dtype = int(address), dtype
-
-    def take(self, n: int) -> Tensor:
-        """The first n items behind the address, as a view."""
-        if n == 0:
-            return torch.empty(0, dtype=self._dtype)
-        check(self._address, "there is no memory behind a null pointer")
-        return torch.frombuffer((ctypes.c_char * (n * self._dtype.itemsize)).from_address(self._address), dtype=self._dtype)
-
-    def __getitem__(self, i: int) -> Any:
-        return self.take(i + 1)[i].item()
-
-    def __setitem__(self, i: int, value: Any) -> None:
-        self.take(i + 1)[i] = value
-
-    def __int__(self) -> int:
-        return self._address
-
-    def __add__(self, n: int) -> Pointer:
-        return Address(self._address + n * self._dtype.itemsize, self._dtype)
-
-
-def cast_integer_to_float_ptr(x: int) -> Pointer:
-    """An address of float32 in the CPU's memory."""
-    return Address(x, torch.float32)
-
-
-def cast_integer_to_idx_t_ptr(x: int) -> Pointer:
-    """An address of int64 in the CPU's memory."""
-    return Address(x, torch.int64)
-
-
-def cast_integer_to_int_ptr(x: int) -> Pointer:
-    """An address of int32 in the CPU's memory."""
-    return Address(x, torch.int32)
-
-
-def cast_integer_to_uint8_ptr(x: int) -> Pointer:
-    """An address of bytes in the CPU's memory."""
-    return Address(x, torch.uint8)
-
-
-cast_integer_to_void_ptr = cast_integer_to_uint8_ptr
-
-
-def swig_ptr(array: Any) -> Pointer:
-    """A stand-in for the address of a contiguous array."""
-    if isinstance(array, Vector):
-        return array.data()
-    if isinstance(array, Pointer):
-        return array
-    if isinstance(array, Tensor):
-        check(array.is_contiguous(), "expected a contiguous tensor")
-        return Pointer(array)
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"expected an array, got {type(array).__name__}")
-    if not array.flags.c_contiguous:
-        raise ValueError("array is not C-contiguous")
-    if array.dtype not in _TORCH_DTYPES:
-        raise ValueError(f"unsupported dtype {array.dtype}")
-    return Pointer(from_numpy(array))
-
-
-def rev_swig_ptr(pointer: Any, n: int) -> np.ndarray[Any, Any]:
-    """The n items behind a pointer, as a numpy array on the same memory where that is the CPU's."""
-    if isinstance(pointer, Vector):
-        pointer = pointer.data()
-    if isinstance(pointer, Tensor):
-        pointer = Pointer(pointer)
-    if isinstance(pointer, np.ndarray):
-        return pointer.reshape(-1)[:n]
-    if not isinstance(pointer, Pointer):
-        raise TypeError(f"expected what swig_ptr or data() gave, got {type(pointer).__name__}")
-    array: np.ndarray[Any, Any] = pointer.take(int(n)).cpu().numpy()
-    return array
-
-
-def vector_to_array(v: Any) -> np.ndarray[Any, Any]:
-    """A copy of a vector's content."""
-    if not isinstance(v, Vector):
-        raise TypeError(f"expected a vector, got {type(v).__name__}")
-    array: np.ndarray[Any, Any] = v.tensor.cpu().numpy().copy()
-    return array
-
-
-def vector_float_to_array(v: Any) -> np.ndarray[Any, Any]:
-    """FAISS's older name of vector_to_array for floats."""
-    return vector_to_array(v)
-
-
-def copy_array_to_vector(array: Any, v: Vector) -> None:
-    """Replace a vector's content by an array's."""
-    array = np.asarray(array)
-    check(array.ndim == 1, "expected a 1-D array, got {} dimensions", array.ndim)
-    wanted = _NUMPY_DTYPES[v.dtype]
-    if array.dtype != wanted:
-        raise AssertionError(f"cannot copy a {array.dtype} array to a {type(v).__name__}")
-    v.assign(array)
-
-
-AlignedTable_to_array = vector_to_array
-copy_array_to_AlignedTable = copy_array_to_vector
-
-
-def array_to_AlignedTable(array: np.ndarray[Any, Any]) -> Vector:
-    """An aligned table with an array's content."""
-    kinds: dict[Any, type[Vector]] = {
-        np.dtype(np.uint8): UInt8Vector,
-        np.dtype(np.uint16): UInt16Vector,
-        np.dtype(np.float32): Float32Vector,
-    }
-    if array.dtype not in kinds:
-        raise TypeError(f"expected uint8, uint16 or float32, got {array.dtype}")
-    return kinds[array.dtype](array)
-
-
-def memcpy(target: Any, source: Any, n_bytes: int) -> None:
-    """Copy bytes between what swig_ptr and data() gave."""
-    to, origin = swig_ptr(target).tensor, swig_ptr(source).tensor
-    to.view(torch.uint8)[:n_bytes].copy_(origin.view(torch.uint8)[:n_bytes])
-
-
-def home(v: Vector) -> torch.device:
-    """Where a vector lives."""
-    return v._buffer.device
-
-
-__all__ = [name for name in dict(globals()) if name.endswith("Vector") or name.startswith(("MaybeOwned", "AlignedTable"))] + [
-    "AlignedTable_to_array",
-    "Pointer",
-    "array_to_AlignedTable",
-    "cast_integer_to_float_ptr",
-    "cast_integer_to_idx_t_ptr",
-    "cast_integer_to_int_ptr",
-    "cast_integer_to_uint8_ptr",
-    "cast_integer_to_void_ptr",
-    "copy_array_to_AlignedTable",
-    "copy_array_to_vector",
-    "memcpy",
-    "rev_swig_ptr",
-    "swig_ptr",
-    "vector_float_to_array",
-    "vector_to_array",
-]
+__all__ = [name for name in dict(globals()) if name.endswith("Vector") or name.startswith(("MaybeOwned", "AlignedTable"))]

@@ -27,7 +27,7 @@ from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
 from tsscompat.faiss_compat.ivf_sq import IndexIVFScalarQuantizer
 from tsscompat.faiss_compat.quantized import IndexPQ, IndexScalarQuantizer
 from tsscompat.faiss_compat.tables import matrix_bucket_sort_inplace
-from tsscompat.faiss_compat.vectors import copy_array_to_vector
+from tsscompat.faiss_compat.vector_arrays import copy_array_to_vector
 
 LOG = logging.getLogger(__name__)
 Table = np.ndarray[Any, Any]

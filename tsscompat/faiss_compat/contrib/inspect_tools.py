@@ -9,7 +9,7 @@ import numpy as np
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Stated
 from tsscompat.faiss_compat.transforms import LinearTransform
-from tsscompat.faiss_compat.vectors import copy_array_to_vector, rev_swig_ptr, vector_to_array
+from tsscompat.faiss_compat.vector_arrays import copy_array_to_vector, rev_swig_ptr, vector_to_array
 
 Table = np.ndarray[Any, Any]
 

@@ -10,7 +10,7 @@ from tsscompat.errors import expect
 from tsscompat.faiss_compat.contrib.inspect_tools import get_invlist_sizes
 from tsscompat.faiss_compat.downcast import kinds
 from tsscompat.faiss_compat.pretransform import IndexPreTransform
-from tsscompat.faiss_compat.vectors import swig_ptr
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 
 Table = np.ndarray[Any, Any]
 

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.faiss_compat.vectors import Pointer, swig_ptr
+from tsscompat.faiss_compat.addresses import Pointer
+from tsscompat.faiss_compat.vector_arrays import swig_ptr
 
 
 @contextlib.contextmanager
