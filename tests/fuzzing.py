@@ -7,22 +7,21 @@ outcome like any other. tests/test_fuzz.py tries a few within pytest.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import faulthandler
-import io
 import json
+import mmap
 import os
 import random
 import resource
+import signal
 import struct
-import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -54,8 +53,8 @@ _WHOLE = (
     (1 << 64) - 1,
 )
 _REAL = (0.0, -1.0, 1e-38, 1e38, float("inf"), float("-inf"), float("nan"))
-# What a file may make us take beside what it holds, and for how long.
-MEMORY, SECONDS = 3 << 30, 20
+# What a file may make us take beside what it holds: bytes, seconds of the processor, and seconds of waiting.
+MEMORY, SECONDS, WAITING = 3 << 30, 20, 300
 
 
 @dataclass(frozen=True)
@@ -192,6 +191,8 @@ def _held(index: Any) -> np.ndarray:
         held = lists._dump()[2].cpu().numpy()
         extra = [i for others in getattr(index, "instances", {}).values() for i in others]
         return np.concatenate([held, np.array(extra, dtype=np.int64)])
+    if hasattr(lists, "ids"):  # a hash table
+        return lists.ids.tensor.numpy()
     for inner in ("index", "base_index", "index_ivf"):
         if getattr(index, inner, None) is not None:
             return _held(getattr(index, inner))
@@ -219,6 +220,8 @@ def outcome(data: bytes) -> str:
 
 
 SOUND = ("refused", "searched", "unsearchable")
+# The mark of a fault, and how many files a process tries: one that dies is followed by another, which goes on.
+FAULT, BATCH = 255, 2000
 
 
 # -- at length -------------------------------------------------------------------------------------------------------------------
@@ -231,79 +234,133 @@ def task(seed: int, number: int) -> tuple[str, bytes]:
     return name, changed(name, rng)
 
 
+@cache
 def sweep() -> list[tuple[str, int]]:
     """Every bit of the first bytes of every file: the first bits of all files, then the next."""
     return [(name, bit) for bit in range(8 * SWEPT) for name, data in files().items() if bit < 8 * len(data)]
 
 
-def _worker(seed: int, begin: int, end: int, swept: bool) -> None:
-    """Try some, saying before each which it is and after it what came of it; a line each on standard output."""
-    tsscompat.omp_set_num_threads(1)
-    torch.set_num_threads(1)
-    told, every = sys.stdout, sweep() if swept else []
-    for name in list(files()):
-        outcome(files()[name])  # what compiles does so before memory is counted
+def hostile(seed: int, number: int, swept: bool) -> bytes:
+    """The file of a number of a run."""
+    return turned(*sweep()[number]) if swept else task(seed, number)[1]
+
+
+def _limited() -> None:
+    """No output, and no more memory than a file may make us take."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.dup2(nowhere, 2)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _try_all(seed: int, begin: int, end: int, swept: bool, marks: mmap.mmap, faults: IO[bytes]) -> None:
+    """Try some, marking what came of each in memory that outlives the process, and writing down each fault."""
+    _limited()
     for number in range(begin, end):
-        print(number, end=" ", file=told, flush=True)
-        faulthandler.dump_traceback_later(SECONDS, exit=True)
-        data = turned(*every[number]) if swept else task(seed, number)[1]
+        # Nothing handles these signals: a hang ends the process, wherever it is.
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)
+        signal.setitimer(signal.ITIMER_REAL, WAITING)
+        data = hostile(seed, number, swept)
         try:
-            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                found = outcome(data)
+            found = outcome(data)
         except Exception as e:  # whatever escapes is what is looked for
             found = f"{type(e).__name__}: {e}".replace("\n", " ")[:200]
-        faulthandler.cancel_dump_traceback_later()
-        print(found, file=told, flush=True)
+        if found in SOUND:
+            marks[number - begin] = 1 + SOUND.index(found)
+        else:
+            faults.write(f"{number} {found}\n".encode())
+            faults.flush()
+            marks[number - begin] = FAULT
 
 
-def _batch(seed: int, begin: int, end: int, swept: bool) -> subprocess.Popen[str]:
-    command = [sys.executable, __file__, "--worker", str(seed), str(begin), str(end), str(int(swept))]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+@dataclass
+class Batch:
+    """A process that tries the files of some numbers."""
+
+    begin: int
+    end: int
+    marks: mmap.mmap
+    faults: IO[bytes]
+
+    def results(self, status: int) -> tuple[Counter[str], list[tuple[int, str]], int]:
+        """How often each outcome came, the faults, and the first number that was not tried."""
+        marks = bytes(self.marks[: self.end - self.begin])
+        done = len(marks.rstrip(b"\0"))
+        tally = Counter({name: marks.count(1 + code) for code, name in enumerate(SOUND)})
+        self.faults.seek(0)
+        lines = [line.partition(" ") for line in self.faults.read().decode().splitlines()]
+        found = [(int(number), what) for number, _, what in lines]
+        if done < len(marks):
+            code = os.waitstatus_to_exitcode(status)
+            how = "took too long" if -code in (signal.SIGALRM, signal.SIGPROF) else f"died with {code}"
+            found.append((self.begin + done, how))
+            done += 1
+        tally["fault"] = len(found)
+        return +tally, found, self.begin + done
 
 
-def run(seed: int, count: int, jobs: int, swept: bool, keep: Path | None = None) -> Counter[str]:
-    """Try them all, a process after another where one dies; gives how often each outcome came."""
+def _start(seed: int, begin: int, end: int, swept: bool) -> tuple[int, Batch]:
+    batch = Batch(begin, end, mmap.mmap(-1, end - begin), tempfile.TemporaryFile())  # noqa: SIM115 - as long as the batch
+    pid = os.fork()
+    if not pid:
+        try:
+            _try_all(seed, begin, end, swept, batch.marks, batch.faults)
+        finally:
+            os._exit(1)  # no handler of the parent's runs; what was tried is marked
+    return pid, batch
+
+
+def warm() -> None:
+    """One thread, and every sound file tried: what is compiled is compiled here, once for all processes."""
+    tsscompat.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    for name in files():
+        places(name)
+        outcome(files()[name])
+
+
+def run(seed: int, numbers: range, jobs: int, swept: bool, keep: Path | None = None, every: int = 0) -> Counter[str]:
+    """Try them all, a process for each few hundred; gives how often each outcome came, and says so after `every` so many."""
+    warm()
     tally: Counter[str] = Counter()
-    share = -(-count // jobs)
-    spans = [(i, min(i + share, count)) for i in range(0, count, share)]
-    running = [(_batch(seed, a, b, swept), a, b) for a, b in spans]
-    while running:
-        process, a, b = running.pop(0)
-        output = process.communicate()[0]
-        lines = output.splitlines()
-        for line in lines:
-            number, _, found = line.partition(" ")
-            known = found.strip() or f"died with {process.returncode}"
-            tally[known if known in SOUND else "fault"] += 1
-            if known not in SOUND:
-                print(f"{'sweep' if swept else seed} {number}: {known}", flush=True)
-                if keep is not None and not swept:
-                    (keep / f"{seed}-{number}.faiss").write_bytes(task(seed, int(number))[1])
-        done = a + len(lines)
-        if done < b:
-            running.append((_batch(seed, done, b, swept), done, b))
+    waiting = [(i, min(i + BATCH, numbers.stop)) for i in range(numbers.start, numbers.stop, BATCH)][::-1]
+    running: dict[int, Batch] = {}
+    while waiting or running:
+        while waiting and len(running) < jobs:
+            pid, batch = _start(seed, *waiting.pop(), swept)
+            running[pid] = batch
+        pid, status = os.wait()
+        batch = running.pop(pid)
+        some, found, reached = batch.results(status)
+        before, tally = sum(tally.values()), tally + some
+        for number, what in found:
+            print(f"{'sweep' if swept else seed} {number}: {what}", flush=True)
+            if keep is not None:
+                (keep / f"{'sweep' if swept else seed}-{number}.faiss").write_bytes(hostile(seed, number, swept))
+        if reached < batch.end:
+            waiting.append((reached, batch.end))
+        if every and before // every < sum(tally.values()) // every:
+            print(json.dumps(tally), flush=True)
     return tally
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=1_000_000)
+    parser.add_argument("--start", type=int, default=0, help="the first number, to go on where another run ended")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--every", type=int, default=100_000, help="after how many files to say how it stands")
     parser.add_argument(
         "--sweep", action="store_true", help="every bit of the first bytes of every file, in place of drawn changes"
     )
     parser.add_argument("--keep", type=Path, help="a folder for the files that make faults")
-    parser.add_argument("--worker", nargs=4, type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.worker:
-        seed, begin, end, swept = given.worker
-        _worker(seed, begin, end, bool(swept))
-        return
     started = time.time()
-    tally = run(given.seed, len(sweep()) if given.sweep else given.count, given.jobs, given.sweep, given.keep)
+    numbers = range(len(sweep())) if given.sweep else range(given.start, given.start + given.count)
+    tally = run(given.seed, numbers, given.jobs, given.sweep, given.keep, given.every)
     print(json.dumps({**tally, "tried": sum(tally.values()), "seconds": round(time.time() - started)}))
     sys.exit(1 if tally["fault"] else 0)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import random
+import signal
+import time
 
 import fuzzing
 import numpy as np
@@ -41,6 +44,36 @@ def test_sound_files_are_sound(name):
 def test_a_wrong_id_would_be_seen(monkeypatch):
     monkeypatch.setattr(tsscompat.IndexFlat, "_search", lambda self, x, k, params: (x[:, :k], (x[:, :k] * 0 + 99).long()))
     assert fuzzing.outcome(fuzzing.files()["Flat"]).startswith("wrong ids")
+
+
+def _misbehave(number):
+    """What a file could make of its reader, by number."""
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif number == 5:
+        while True:
+            pass
+    elif number == 7:
+        time.sleep(60)
+    elif number == 11:
+        np.empty(2 * fuzzing.MEMORY, dtype=np.uint8)
+    elif number == 12:
+        raise ZeroDivisionError("of a kernel")
+    return "refused"
+
+
+def test_whatever_a_file_does_is_an_outcome(monkeypatch, capsys):
+    monkeypatch.setattr(fuzzing, "BATCH", 8)
+    monkeypatch.setattr(fuzzing, "SECONDS", 1)
+    monkeypatch.setattr(fuzzing, "WAITING", 2)
+    monkeypatch.setattr(fuzzing, "warm", lambda: None)
+    monkeypatch.setattr(fuzzing, "hostile", lambda seed, number, swept: number)
+    monkeypatch.setattr(fuzzing, "outcome", _misbehave)
+    assert fuzzing.run(1, range(16), 2, swept=False) == {"refused": 11, "fault": 5}
+    told = {int(line.split()[1][:-1]): line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()}
+    assert sorted(told) == [3, 5, 7, 11, 12]
+    assert told[3] == "died with -9" and told[5] == told[7] == "took too long"
+    assert "MemoryError" in told[11] and told[12] == "ZeroDivisionError: of a kernel"
 
 
 def test_nesting_has_an_end():

@@ -7,6 +7,7 @@ k-means, from std::mt19937_64 through libstdc++'s distributions. Long arrays are
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -22,12 +23,19 @@ class RandomGenerator:
     """std::mt19937 with FAISS's ways of drawing from it."""
 
     def __init__(self, seed: int = 1234) -> None:
-        self._state = np.random.RandomState(seed & 0xFFFFFFFF)
+        self._seed = seed & 0xFFFFFFFF
         self._ahead: list[int] = []  # words drawn ahead for next(), last first
 
+    @cached_property
+    def _state(self) -> np.random.RandomState:
+        """Made when first drawn from: it takes 1,300 us, and a graph that is read seldom draws."""
+        return np.random.RandomState(self._seed)
+
     def restart(self, seed: int) -> None:
-        """Begin anew from a seed: 8 us, where a new generator takes 1,300 us to ask the system for entropy that is not used."""
-        self._state.seed(seed & 0xFFFFFFFF)
+        """Begin anew from a seed: 8 us, where a new generator takes 1,300 us."""
+        self._seed = seed & 0xFFFFFFFF
+        if "_state" in self.__dict__:
+            self._state.seed(self._seed)
         self._ahead = []
 
     def raw(self, n: int) -> np.ndarray:

@@ -117,15 +117,21 @@ class Reader:
 
     def __init__(self, source: Source, name: str = "the file", max_depth: int = 64) -> None:
         self.source, self.name, self.at, self.max_depth = source, name, 0, max_depth
+        self._memory = source if isinstance(source, MemorySource) else None
         self.flags = 0  # the caller's wishes, which codecs look at
         self.trail: list[str] = []
+
+    def enter(self, name: str) -> list[str]:
+        """From here on errors say that `name` was being read, until it is popped from the trail that this gives."""
+        if len(self.trail) >= 3 * self.max_depth:
+            raise self.error("nested too deeply")
+        self.trail.append(name)
+        return self.trail
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
         """Errors within say that `name` was being read."""
-        if len(self.trail) >= 3 * self.max_depth:
-            raise self.error("nested too deeply")
-        self.trail.append(name)
+        self.enter(name)
         yield
         self.trail.pop()
 
@@ -152,6 +158,9 @@ class Reader:
     def unpack(self, layout: struct.Struct) -> Any:
         """One value of a struct layout."""
         self.need(layout.size)
+        if self._memory is not None:
+            self.at += layout.size
+            return layout.unpack(self._memory.view(layout.size))[0]
         buffer = bytearray(layout.size)
         if self.source.fill(memoryview(buffer)) != layout.size:
             raise self.error(f"wants {layout.size} bytes, the end came before")
@@ -160,7 +169,7 @@ class Reader:
 
     def array(self, count: int, dtype: torch.dtype, share: bool = False) -> Tensor:
         """`count` items, read straight into a tensor's memory; or, if they may `share` it, left in the source's."""
-        size = torch.empty(0, dtype=dtype).element_size()
+        size = dtype.itemsize
         limit = LIMITS.vector_bytes
         if limit and count * size >= limit:
             raise self.error(f"a vector of {count * size} bytes is beyond the limit of {limit}")

@@ -24,8 +24,9 @@ class Field:
     def read(self, reader: Reader, obj: Any) -> None:
         if self.when is not None and not self.when(obj):
             return
-        with reader.reading(self.name):
-            value = self.codec.read(reader, obj)
+        trail = reader.enter(self.name)
+        value = self.codec.read(reader, obj)
+        trail.pop()
         if self.constant is not None or value is obj:
             return
         held: Any = getattr(obj, self.name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tsscompat.errors import FaissError
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.sections.common import HEADER, PQ_PART, SQ_PART, check_header, codes_fit, index, unusual_metric
 from tsscompat.wire.codecs import flag, i32, octets, octets_by_4, u8, u64
@@ -56,6 +57,23 @@ def _finish_miq(obj: Any, reader: Reader) -> None:
 
 index.section("Imiq", "MultiIndexQuantizer", (*HEADER, PQ_PART), finish=_finish_miq)
 
+
+def _finish_two_layer(obj: Any, reader: Reader) -> None:
+    coarse, pq = obj.q1.quantizer, obj.pq
+    reader.check(coarse is not None and coarse.d == obj.d, "no coarse quantizer of dimension {}", obj.d)
+    reader.check(pq.d == obj.d, "PQ of dimension {} in an index of {}", pq.d, obj.d)
+    have, wanted = (obj.code_size_1, obj.code_size_2), (obj.q1.coarse_code_size(), pq.code_size)
+    reader.check(have == wanted, "codes of {} bytes, the quantizers make {}", have, wanted)
+    reader.check(obj.code_size == sum(wanted), "codes of {} bytes, the quantizers make {}", obj.code_size, wanted)
+    codes_fit(obj, reader)
+    if obj.ntotal:
+        reader.check(coarse.ntotal == obj.q1.nlist, "{} centroids for {} lists", coarse.ntotal, obj.q1.nlist)
+        try:
+            obj.q1._listnos(obj._rows)
+        except FaissError as e:
+            raise reader.error(str(e)) from None
+
+
 _Q1 = fields(("quantizer", index), ("nlist", u64), ("quantizer_trains_alone", u8))
 index.section(
     "Ix2L",
@@ -66,5 +84,5 @@ index.section(
         PQ_PART,
         *fields(("code_size_1", u64), ("code_size_2", u64), ("code_size", u64), ("codes", octets)),
     ),
-    finish=codes_fit,
+    finish=_finish_two_layer,
 )
