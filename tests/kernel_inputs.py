@@ -16,7 +16,7 @@ from tsscompat.algorithms.rabitq import encode
 from tsscompat.kernels import coded, flat, graph, ivf_lists, lattice, nndescent, nsg
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
-from tsscompat.kernels.metrics import FORMULAS, GOWER, INNER_PRODUCT, L2, NAN_EUCLIDEAN
+from tsscompat.kernels.metrics import CANBERRA, FORMULAS, GOWER, INNER_PRODUCT, L1, L2, LINF, LP, NAN_EUCLIDEAN
 from tsscompat.kernels.rabitq import Coder
 
 D, NLIST = 13, 20
@@ -562,7 +562,8 @@ def walk(draw):
     ef, x = one_of(draw, 1, 5, 40), torch.randn(one_of(draw, 1, 4), 6)
     starts = maybe(draw, torch.rand(x.shape[0], n).argsort(1)[:, :2].contiguous())
     steps = graph.Walk(ef, ef, draw(st.booleans()))
-    return x, rows, linked, steps, draw(st.integers(1, 12)), metric, 0.0, maybe(draw, torch.rand(n) < 0.6), starts
+    walked = one_of(draw, metric, metric, L1, LINF, LP, CANBERRA)
+    return x, rows, linked, steps, draw(st.integers(1, 12)), walked, 1.5, maybe(draw, torch.rand(n) < 0.6), starts
 
 
 def near_table(draw, least: int = 2) -> tuple[Tensor, Tensor, int]:

@@ -26,7 +26,17 @@ from tsscompat.kernels.triton import ivf_product
 lists = Ragged(torch.zeros(640, 16, dtype=torch.uint8), torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
 x, keys, base = torch.randn(64, 128), torch.zeros(64, 2, dtype=torch.int64), torch.zeros(64, 2)
 ivf_product.scan_product(x, torch.randn(16, 8, 256), 8, False, -2.0, x[0], torch.zeros(640), base, lists, keys, 10, 1)
-expected = {"_least_shared", "_scores", "_pick", "_rank"}
+expected = {"least_shared", "chunk_scores", "_pick", "_rank"}
+"""
+FEW = """
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.triton import ivf
+lists = Ragged(torch.zeros(640, 16, dtype=torch.uint8), torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
+keys, base, rows = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2), torch.randn(640, 24)
+tables, signatures = torch.randn(2, 16, 256), torch.zeros(4, 16, dtype=torch.uint8)
+ivf.scan_polysemous(tables, base, None, 8, signatures, 50, lists, keys, 10, False)
+ivf.scan_flat(torch.randn(2, 24), rows, lists, keys, 10, 22)
+expected = {"least_few", "chunk_scores"}
 """
 WALK = """
 from tsscompat.kernels.graph import Graph, Walk
@@ -34,6 +44,7 @@ from tsscompat.kernels.triton import graph
 ones, ends = torch.ones(99, dtype=torch.int32), torch.tensor([0, 32, 48], dtype=torch.int32)
 given = Graph(ones, torch.arange(100) * 32, torch.zeros(3168, dtype=torch.int32), ends, 0, 1)
 graph.search(torch.randn(4, 64), torch.randn(99, 64), given, Walk(32, 32), 10, 1)
+graph.search(torch.randn(4, 64), torch.randn(99, 64), given, Walk(32, 32, check=False), 10, 23, 0.0, torch.ones(99, dtype=bool))
 expected = {"_walk"}
 """
 FRAME = """
@@ -47,7 +58,7 @@ assert not spilled, spilled
 """
 
 
-@pytest.mark.parametrize("body", [SCREENED, SHARED, WALK], ids=["screened", "shared lists", "walk"])
+@pytest.mark.parametrize("body", [SCREENED, SHARED, FEW, WALK], ids=["screened", "shared lists", "few", "walk"])
 def test_kernels_compile(body):
     program = FRAME.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

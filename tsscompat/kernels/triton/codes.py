@@ -9,7 +9,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tsscompat.kernels.metrics import INNER_PRODUCT, L2
+from tsscompat.kernels.triton.hamming import ones_in
 from tsscompat.kernels.triton.launch import power_of_two
+from tsscompat.kernels.triton.metrics import added, finished
 
 # How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums.
 VECTORS, SCALARS, PARTS, SUMS = 0, 1, 2, 3
@@ -64,48 +67,63 @@ def asked(x, shift, centers, q, center, at, inside, d, SHIFTED: tl.constexpr, CE
 
 
 @triton.jit
-def cost_of_rows(
-    x,
-    shift,
-    centers,
-    base,
-    terms,
-    data,
-    lo,
-    step,
-    tables,
-    q,
-    pair,
-    center,
-    rows,
-    there,
-    d,
-    size,
-    scale,
-    KIND: tl.constexpr,
-    BITS: tl.constexpr,
-    DSUB: tl.constexpr,
-    KSUB: tl.constexpr,
-    SQUARED: tl.constexpr,
-    LARGEST: tl.constexpr,
-    SHIFTED: tl.constexpr,
-    CENTERED: tl.constexpr,
-    BASED: tl.constexpr,
-    TERMED: tl.constexpr,
-    PER_PAIR: tl.constexpr,
-    N: tl.constexpr,
-    BD: tl.constexpr,
+def rows_of_chunk(allowed, offset, entries, chunk, MASKED: tl.constexpr, N: tl.constexpr):
+    """Places in their list, rows of the arena, and whether they count, of the entries in a chunk of a list."""
+    place = chunk * N + tl.arange(0, N)
+    rows = offset + place
+    there = place < entries
+    if MASKED:
+        there = there & (tl.load(allowed + rows, mask=there, other=0) != 0)
+    return place, rows, there
+
+
+@triton.jit
+def alike(data, signatures, pair, rows, there, size, threshold, N: tl.constexpr):
+    """Which codes differ from the signature of a probe in fewer bits than the threshold."""
+    differing = tl.zeros([N], tl.int32)
+    for byte in range(0, size):
+        mine = tl.load(signatures + pair * size + byte).to(tl.int32)
+        differing += ones_in(tl.load(data + rows * size + byte, mask=there, other=0).to(tl.int32) ^ mine, False)
+    return there & (differing < threshold)
+
+
+@triton.jit
+def sum_of_tables(
+    data, tables, which, rows, there, d, size, BITS: tl.constexpr, KSUB: tl.constexpr, N: tl.constexpr, BD: tl.constexpr
 ):
-    """Costs of rows for one query and list, term by term in float32; NaN becomes infinite."""
+    """What the parts of each code select in a table, added up."""
     value = tl.zeros([N], tl.float32)
+    for start in range(0, d, BD):
+        part = start + tl.arange(0, BD)
+        inside = there[:, None] & (part < d)[None, :]
+        number = bits_at(data, rows, inside, part, size, BITS)
+        value += tl.sum(tl.load(tables + (which * d + part)[None, :] * KSUB + number, mask=inside, other=0.0), 1)
+    return value
+
+
+@triton.jit
+def ordered_cost(value, there, LARGEST: tl.constexpr):
+    """Values as costs, of which the least is the best; infinite for what can be no result."""
+    cost = -value if LARGEST else value
+    return tl.where(there & (cost < 3.4028234663852886e38), cost, float("inf"))
+
+
+@triton.jit
+def cost_of_rows(
+    x, shift, centers, base, terms, data, lo, step, tables, signatures, q, pair, center, rows, there, d, size, scale, p, threshold,
+    KIND: tl.constexpr, BITS: tl.constexpr, DSUB: tl.constexpr, KSUB: tl.constexpr, METRIC: tl.constexpr, LARGEST: tl.constexpr,
+    SHIFTED: tl.constexpr, CENTERED: tl.constexpr, BASED: tl.constexpr, TERMED: tl.constexpr, SIGNED: tl.constexpr,
+    PER_PAIR: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Costs of rows for one query and list, term by term in float32; NaN becomes infinite."""
+    if SIGNED:
+        there = alike(data, signatures, pair, rows, there, size, threshold, N)
     if KIND == 3:
-        which = pair if PER_PAIR else q
-        for start in range(0, d, BD):
-            part = start + tl.arange(0, BD)
-            inside = there[:, None] & (part < d)[None, :]
-            number = bits_at(data, rows, inside, part, size, BITS)
-            value += tl.sum(tl.load(tables + (which * d + part)[None, :] * KSUB + number, mask=inside, other=0.0), 1)
+        value = sum_of_tables(data, tables, pair if PER_PAIR else q, rows, there, d, size, BITS, KSUB, N, BD)
     else:
+        first = tl.zeros([N], tl.float32)
+        second = tl.zeros([N], tl.float32)
+        third = tl.zeros([N], tl.float32)
         ours = tl.zeros([1], tl.int64) + q
         list_no = tl.zeros([1], tl.int64) + center
         for start in range(0, d, BD):
@@ -113,15 +131,38 @@ def cost_of_rows(
             inside = (at < d)[None, :]
             a = asked(x, shift, centers, ours, list_no, at, inside, d, SHIFTED, CENTERED)
             b = decoded(data, lo, step, rows, there[:, None] & inside, at, d, size, KIND, BITS, DSUB, KSUB)
-            value += tl.sum((a - b) * (a - b), 1) if SQUARED else tl.sum(a * b, 1)
-        if not SQUARED:
+            first, second, third = added(first, second, third, a, b, there[:, None] & inside, p, METRIC, 1)
+        value = finished(first, second, third, d, METRIC)
+        if METRIC == 0:
             value = value * scale
     if BASED:
         value += tl.load(base + pair)
     if TERMED:
         value += tl.load(terms + rows, mask=there, other=0.0)
-    cost = -value if LARGEST else value
-    return tl.where(there & (cost < 3.4028234663852886e38), cost, float("inf"))
+    return ordered_cost(value, there, LARGEST)
+
+
+@triton.jit
+def values_of_tile(
+    x, shift, centers, data, lo, step, q, list_no, rows, real, there, d, size, scale,
+    KIND: tl.constexpr, BITS: tl.constexpr, DSUB: tl.constexpr, KSUB: tl.constexpr, METRIC: tl.constexpr,
+    SHIFTED: tl.constexpr, CENTERED: tl.constexpr, BQ: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Values (BQ, N) of rows of one list for several queries, by products on the tensor cores."""
+    products = tl.zeros([BQ, N], tl.float32)
+    ours = tl.zeros([BQ], tl.float32)
+    theirs = tl.zeros([N], tl.float32)
+    list_nos = tl.zeros([BQ], tl.int64) + list_no
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        inside = (at < d)[None, :]
+        a = asked(x, shift, centers, q, list_nos, at, real[:, None] & inside, d, SHIFTED, CENTERED)
+        b = decoded(data, lo, step, rows, there[:, None] & inside, at, d, size, KIND, BITS, DSUB, KSUB)
+        products = tl.dot(a, tl.trans(b), products, input_precision="tf32x3")
+        if METRIC == 1:
+            ours += tl.sum(a * a, 1)
+            theirs += tl.sum(b * b, 1)
+    return ours[:, None] - 2 * products + theirs[None, :] if METRIC == 1 else products * scale
 
 
 @dataclass(frozen=True)
@@ -131,7 +172,7 @@ class Codes:
     kind: int
     data: Tensor  # (rows, d) numbers or (rows, code_size) bytes
     d: int  # dimensions, or parts to look up
-    metric_l2: bool
+    metric: int  # of products: the inner product
     largest: bool
     x: Tensor | None = None
     bits: int = 8
@@ -146,11 +187,19 @@ class Codes:
     tables: Tensor | None = None
     per_pair: bool = False
     scale: float = 1.0
+    metric_arg: float = 0.0
+    signatures: Tensor | None = None  # (nq * nprobe, code_size): only codes that differ from them in few bits count
+    threshold: int = 0
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors in the order of the kernels; any tensor for those that are not needed."""
         given = (self.x, self.shift, self.centers, self.base, self.terms, self.data, self.lo, self.step, self.tables)
-        return tuple(self.data if t is None else t.contiguous() for t in given)
+        return tuple(self.data if t is None else t.contiguous() for t in (*given, self.signatures))
+
+    def numbers(self) -> tuple[int | float, ...]:
+        """Sizes and factors in the order of the kernels."""
+        code_bytes = self.data.shape[1] if self.data.dtype == torch.uint8 else 0
+        return self.d, code_bytes, self.scale, self.metric_arg, self.threshold
 
     def constants(self) -> dict[str, int | bool]:
         """What the kernels are compiled for."""
@@ -159,13 +208,19 @@ class Codes:
             "BITS": self.bits,
             "DSUB": self.dsub,
             "KSUB": self.ksub,
-            "SQUARED": self.metric_l2,
+            "METRIC": self.metric,
             "LARGEST": self.largest,
             "SHIFTED": self.shift is not None,
             "CENTERED": self.centers is not None,
             "BASED": self.base is not None,
             "TERMED": self.terms is not None,
+            "SIGNED": self.signatures is not None,
         }
+
+    @property
+    def multiplied(self) -> bool:
+        """Whether the tensor cores can score the codes for several queries at once."""
+        return self.kind != SUMS and self.metric in (L2, INNER_PRODUCT)
 
     def width(self) -> int:
         """Dimensions of a tile."""
@@ -179,8 +234,5 @@ class Codes:
             x=None if self.x is None else self.x[start:stop],
             base=None if self.base is None else self.base[start:stop],
             tables=None if self.tables is None else self.tables[start * width : stop * width],
+            signatures=None if self.signatures is None else self.signatures[start * nprobe : stop * nprobe],
         )
-
-    def code_bytes(self) -> int:
-        """Bytes of a code, where codes are bytes."""
-        return self.data.shape[1] if self.data.dtype == torch.uint8 else 0

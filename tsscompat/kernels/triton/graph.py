@@ -12,22 +12,25 @@ import triton.language as tl
 from torch import Tensor
 
 from tsscompat.kernels.graph import Graph, Walk
-from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
+from tsscompat.kernels.metrics import FORMULAS, is_similarity
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two, within_memory
+from tsscompat.kernels.triton.metrics import added, finished
 
 
 @triton.jit
-def _cost(x, rows, nodes, live, d, SQUARED: tl.constexpr, W: tl.constexpr, BD: tl.constexpr):
+def _cost(x, rows, nodes, live, d, p, METRIC: tl.constexpr, LARGEST: tl.constexpr, W: tl.constexpr, BD: tl.constexpr):
     """Costs of nodes (W,) for the query at `x`; infinite where not live, or NaN."""
-    total = tl.zeros([W], tl.float32)
+    first = tl.zeros([W], tl.float32)
+    second = tl.zeros([W], tl.float32)
+    third = tl.zeros([W], tl.float32)
     for start in range(0, d, BD):
         at = start + tl.arange(0, BD)
+        inside = live[:, None] & (at < d)[None, :]
         a = tl.load(x + at, mask=at < d, other=0.0)[None, :]
-        b = tl.load(rows + nodes.to(tl.int64)[:, None] * d + at[None, :], mask=live[:, None] & (at < d)[None, :], other=0.0)
-        if SQUARED:
-            total += tl.sum((b - a) * (b - a), 1)
-        else:
-            total -= tl.sum(b * a, 1)
+        b = tl.load(rows + nodes.to(tl.int64)[:, None] * d + at[None, :], mask=inside, other=0.0)
+        first, second, third = added(first, second, third, a, b, inside, p, METRIC, 1)
+    total = finished(first, second, third, d, METRIC)
+    total = -total if LARGEST else total
     return tl.where(live & (total == total), total, float("inf"))
 
 
@@ -69,126 +72,149 @@ def _unseen(visited, nodes, live):
 
 
 @triton.jit
-def _walk(
-    x,
-    rows,
-    offsets,
-    neighbors,
-    ends,
-    starts,
-    allowed,
-    visited,
-    room,
-    results,
-    distances,
-    labels,
-    counts,
-    d,
-    words,
-    entry,
-    top,
-    n_starts,
-    ef,
-    stop,
-    k,
-    SQUARED: tl.constexpr,
-    CHECK: tl.constexpr,
-    STARTED: tl.constexpr,
-    MASKED: tl.constexpr,
-    APART: tl.constexpr,
-    P: tl.constexpr,
-    K: tl.constexpr,
-    W: tl.constexpr,
-    BD: tl.constexpr,
+def _fresh_keys(
+    x, rows, visited, nodes, live, d, p, METRIC: tl.constexpr, LARGEST: tl.constexpr, W: tl.constexpr, BD: tl.constexpr
 ):
-    q = tl.program_id(0).to(tl.int64)
-    mine = x + q * d
-    seen = visited + q * words
-    room = room + q * P
-    results = results + q * K
+    """Keys of the live nodes that had not been visited, and which these are."""
+    fresh = _unseen(visited, tl.where(live, nodes, 0), live)
+    return _keys(_cost(x, rows, nodes, fresh, d, p, METRIC, LARGEST, W, BD), nodes, fresh), fresh
+
+
+@triton.jit
+def _descended(
+    x, rows, offsets, neighbors, ends, d, p, entry, top,
+    METRIC: tl.constexpr, LARGEST: tl.constexpr, W: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The node that greedy steps on the levels from `top` down to 1 lead to."""
     lane = tl.arange(0, W)
-    at = tl.arange(0, P)
+    node = tl.full([], 0, tl.int32) + entry
+    best = tl.min(_cost(x, rows, tl.zeros([W], tl.int32) + entry, lane == 0, d, p, METRIC, LARGEST, W, BD), 0)
+    for down in range(0, top):
+        level = top - down
+        begin = tl.load(ends + level)
+        width = tl.load(ends + level + 1) - begin
+        moving = best == best
+        while moving:
+            base = tl.load(offsets + node) + begin
+            near = tl.load(neighbors + base + lane, mask=lane < width, other=-1)
+            key = tl.min(_keys(_cost(x, rows, near, near >= 0, d, p, METRIC, LARGEST, W, BD), near, near >= 0), 0)
+            cost = _cost_of_key(key)
+            moving = (key != 0x7FFFFFFFFFFFFFFF) & (cost < best)
+            node = tl.where(moving, ((key >> 1) & 0x7FFFFFFF).to(tl.int32), node)
+            best = tl.where(moving, cost, best)
+    return node
+
+
+@triton.jit
+def _begun(
+    x, rows, starts, visited, room, node, d, p, n_starts, ef,
+    METRIC: tl.constexpr, LARGEST: tl.constexpr, STARTED: tl.constexpr, P: tl.constexpr, W: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The pool with the nodes that a walk starts from: those given, or `node`."""
+    lane = tl.arange(0, W)
     pool = tl.full([P], 0x7FFFFFFFFFFFFFFF, tl.int64)
-    found = tl.full([K], 0x7FFFFFFFFFFFFFFF, tl.int64)
-    n_costs = tl.full([], 0, tl.int64)
-    n_steps = tl.full([], 0, tl.int64)
     if STARTED:
         for start in range(0, n_starts, W):
-            nodes = tl.load(starts + q * n_starts + start + lane, mask=start + lane < n_starts, other=-1).to(tl.int32)
-            fresh = _unseen(seen, tl.maximum(nodes, 0), nodes >= 0)
-            keys = _keys(_cost(mine, rows, nodes, fresh, d, SQUARED, W, BD), nodes, fresh)
+            nodes = tl.load(starts + start + lane, mask=start + lane < n_starts, other=-1).to(tl.int32)
+            keys, _ = _fresh_keys(x, rows, visited, nodes, nodes >= 0, d, p, METRIC, LARGEST, W, BD)
             pool = _merged(pool, keys, room, ef, P, W)
     else:
-        nodes = tl.zeros([W], tl.int32) + entry
-        only = lane == 0
-        best = tl.min(_cost(mine, rows, nodes, only, d, SQUARED, W, BD), 0)
-        node = tl.full([], 0, tl.int32) + entry
-        for down in range(0, top):
-            level = top - down
-            begin = tl.load(ends + level)
-            width = tl.load(ends + level + 1) - begin
-            moving = best == best
-            while moving:
-                base = tl.load(offsets + node) + begin
-                near = tl.load(neighbors + base + lane, mask=lane < width, other=-1)
-                key = tl.min(_keys(_cost(mine, rows, near, near >= 0, d, SQUARED, W, BD), near, near >= 0), 0)
-                cost = _cost_of_key(key)
-                moving = (key != 0x7FFFFFFFFFFFFFFF) & (cost < best)
-                node = tl.where(moving, ((key >> 1) & 0x7FFFFFFF).to(tl.int32), node)
-                best = tl.where(moving, cost, best)
-        nodes = tl.zeros([W], tl.int32) + node
-        fresh = _unseen(seen, nodes, only)
-        pool = _merged(pool, _keys(_cost(mine, rows, nodes, fresh, d, SQUARED, W, BD), nodes, fresh), room, ef, P, W)
+        keys, _ = _fresh_keys(x, rows, visited, tl.zeros([W], tl.int32) + node, lane == 0, d, p, METRIC, LARGEST, W, BD)
+        pool = _merged(pool, keys, room, ef, P, W)
+    return pool
+
+
+@triton.jit
+def _only_allowed(keys, allowed, MASKED: tl.constexpr):
+    """The keys of nodes that may be results."""
+    if MASKED:
+        live = keys != 0x7FFFFFFFFFFFFFFF
+        nodes = tl.where(live, (keys >> 1) & 0x7FFFFFFF, 0)
+        keys = tl.where(live & (tl.load(allowed + nodes, mask=live, other=0) != 0), keys, 0x7FFFFFFFFFFFFFFF)
+    return keys
+
+
+@triton.jit
+def _results_of(pool, allowed, room, results, k, MASKED: tl.constexpr, P: tl.constexpr, K: tl.constexpr, W: tl.constexpr):
+    """The results that a pool has, where these are kept apart."""
+    lane = tl.arange(0, W)
+    found = tl.full([K], 0x7FFFFFFFFFFFFFFF, tl.int64)
+    for start in range(0, P, W):
+        tl.store(room + tl.arange(0, P), pool)
+        tl.debug_barrier()
+        keys = tl.load(room + start + lane, mask=start + lane < P, other=0x7FFFFFFFFFFFFFFF)
+        tl.debug_barrier()
+        found = _merged(found, _only_allowed(keys, allowed, MASKED), results, k, K, W)
+    return found
+
+
+@triton.jit
+def _next(pool, steps, stop, CHECK: tl.constexpr, P: tl.constexpr):
+    """The place and key of the best candidate that is not expanded yet, and whether the walk goes on with it."""
+    at = tl.arange(0, P)
+    waiting = (pool != 0x7FFFFFFFFFFFFFFF) & ((pool & 1) == 0)
+    first = tl.min(tl.where(waiting, at, P), 0)
+    here = tl.min(tl.where(at == first, pool, 0x7FFFFFFFFFFFFFFF), 0)
+    if CHECK:
+        better = tl.sum(((pool >> 32) < (here >> 32)).to(tl.int32), 0)
+        going = (first < P) & (better < stop)
+    else:
+        going = (first < P) & (steps <= stop)
+    return first, here, going
+
+
+@triton.jit
+def _write(found, distances, labels, k, LARGEST: tl.constexpr, K: tl.constexpr):
+    """Results as distances and labels."""
+    place = tl.arange(0, K)
+    there = found != 0x7FFFFFFFFFFFFFFF
+    cost = tl.where(there, _cost_of_key(found), 3.4028234663852886e38)
+    tl.store(distances + place, -cost if LARGEST else cost, mask=place < k)
+    tl.store(labels + place, tl.where(there, (found >> 1) & 0x7FFFFFFF, -1), mask=place < k)
+
+
+@triton.jit
+def _walk(
+    x, rows, offsets, neighbors, ends, starts, allowed, visited, room, results, distances, labels, counts,
+    d, p, words, entry, top, n_starts, ef, stop, k,
+    METRIC: tl.constexpr, LARGEST: tl.constexpr, CHECK: tl.constexpr, STARTED: tl.constexpr, MASKED: tl.constexpr,
+    APART: tl.constexpr, P: tl.constexpr, K: tl.constexpr, W: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    q = tl.program_id(0).to(tl.int64)
+    mine, seen, room, results = x + q * d, visited + q * words, room + q * P, results + q * K
+    lane, at = tl.arange(0, W), tl.arange(0, P)
+    n_costs = tl.full([], 0, tl.int64)
+    node = tl.full([], 0, tl.int32)
+    if not STARTED:
+        node = _descended(mine, rows, offsets, neighbors, ends, d, p, entry, top, METRIC, LARGEST, W, BD)
+    begin = starts + q * n_starts
+    pool = _begun(mine, rows, begin, seen, room, node, d, p, n_starts, ef, METRIC, LARGEST, STARTED, P, W, BD)
+    found = tl.full([K], 0x7FFFFFFFFFFFFFFF, tl.int64)
     if APART:
-        for start in range(0, P, W):
-            tl.store(room + at, pool)
-            tl.debug_barrier()
-            keys = tl.load(room + start + lane, mask=start + lane < P, other=0x7FFFFFFFFFFFFFFF)
-            tl.debug_barrier()
-            live = keys != 0x7FFFFFFFFFFFFFFF
-            if MASKED:
-                node_of = tl.where(live, (keys >> 1) & 0x7FFFFFFF, 0)
-                live = live & (tl.load(allowed + node_of, mask=live, other=0) != 0)
-            found = _merged(found, tl.where(live, keys, 0x7FFFFFFFFFFFFFFF), results, k, K, W)
+        found = _results_of(pool, allowed, room, results, k, MASKED, P, K, W)
     first_edge = tl.load(ends)
     width = tl.load(ends + 1) - first_edge
-    steps = 0
+    steps = tl.full([], 0, tl.int64)
     going = tl.min(pool, 0) != 0x7FFFFFFFFFFFFFFF
     while going:
-        waiting = (pool != 0x7FFFFFFFFFFFFFFF) & ((pool & 1) == 0)
-        first = tl.min(tl.where(waiting, at, P), 0)
-        here = tl.min(tl.where(at == first, pool, 0x7FFFFFFFFFFFFFFF), 0)
-        better = tl.sum(((pool >> 32) < (here >> 32)).to(tl.int32), 0)
-        if CHECK:
-            going = (first < P) & (better < stop)
-        else:
-            going = (first < P) & (steps <= stop)
+        first, here, going = _next(pool, steps, stop, CHECK, P)
         if going:
             pool = tl.where(at == first, pool | 1, pool)
             edges = tl.load(offsets + ((here >> 1) & 0x7FFFFFFF)) + first_edge
             near = tl.load(neighbors + edges + lane, mask=lane < width, other=-1)
-            fresh = _unseen(seen, tl.maximum(near, 0), near >= 0)
-            keys = _keys(_cost(mine, rows, near, fresh, d, SQUARED, W, BD), near, fresh)
+            keys, fresh = _fresh_keys(mine, rows, seen, near, near >= 0, d, p, METRIC, LARGEST, W, BD)
             pool = _merged(pool, keys, room, ef, P, W)
             if APART:
-                if MASKED:
-                    ours = tl.load(allowed + tl.maximum(near, 0), mask=fresh, other=0) != 0
-                    keys = tl.where(ours, keys, 0x7FFFFFFFFFFFFFFF)
-                found = _merged(found, keys, results, k, K, W)
+                found = _merged(found, _only_allowed(keys, allowed, MASKED), results, k, K, W)
             n_costs += tl.sum(fresh.to(tl.int64), 0)
-            n_steps += 1
             steps += 1
     if not APART:
         tl.store(room + at, pool)
         tl.debug_barrier()
         found = tl.load(room + tl.arange(0, K), mask=tl.arange(0, K) < P, other=0x7FFFFFFFFFFFFFFF)
-    place = tl.arange(0, K)
-    there = found != 0x7FFFFFFFFFFFFFFF
-    cost = tl.where(there, _cost_of_key(found), 3.4028234663852886e38)
-    tl.store(distances + q * k + place, cost if SQUARED else -cost, mask=place < k)
-    tl.store(labels + q * k + place, tl.where(there, (found >> 1) & 0x7FFFFFFF, -1), mask=place < k)
+    _write(found, distances + q * k, labels + q * k, k, LARGEST, K)
     tl.atomic_add(counts, n_costs)
-    tl.atomic_add(counts + 1, n_steps)
+    tl.atomic_add(counts + 1, steps)
 
 
 def _widths(graph: Graph) -> int:
@@ -210,9 +236,9 @@ def search(
     allowed: Tensor | None = None,
     starts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The twin of kernels.graph.search for L2 and inner product, up to 1,024 candidates and results; counts stay on the device."""
+    """The twin of kernels.graph.search up to 1,024 candidates and results; counts stay on the device."""
     nq, d = x.shape
-    if metric not in (L2, INNER_PRODUCT) or x.dtype != torch.float32 or rows.dtype != torch.float32 or max(walk.ef, k) > 1024:
+    if metric not in FORMULAS or x.dtype != torch.float32 or rows.dtype != torch.float32 or max(walk.ef, k) > 1024:
         return NotImplemented
     if graph.neighbors.dtype != torch.int32 or not d or (starts is None and graph.entry < 0):
         return NotImplemented
@@ -247,6 +273,7 @@ def search(
                     labels[some],
                     counts,
                     d,
+                    float(metric_arg),
                     words,
                     graph.entry,
                     graph.top,
@@ -254,7 +281,8 @@ def search(
                     walk.ef,
                     walk.stop,
                     k,
-                    SQUARED=not is_similarity(metric),
+                    METRIC=metric,
+                    LARGEST=is_similarity(metric),
                     CHECK=walk.check,
                     STARTED=begin is not None,
                     MASKED=allowed is not None,

@@ -7,7 +7,7 @@ from torch import Tensor
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.triton.codes import PARTS, Codes
-from tsscompat.kernels.triton.ivf import Top, shared, top
+from tsscompat.kernels.triton.list_scan import Top, shared, top
 
 
 def scan_product(
@@ -35,7 +35,7 @@ def scan_product(
         PARTS,
         lists.codes.contiguous(),
         m * dsub,
-        plain and metric == L2,
+        L2 if plain and metric == L2 else INNER_PRODUCT,
         metric == INNER_PRODUCT,
         x,
         nbits,

@@ -46,9 +46,29 @@ def terms(x, y, p, METRIC: tl.constexpr):
 
 
 @triton.jit
+def added(first, second, third, x, y, inside, p, METRIC: tl.constexpr, AXIS: tl.constexpr):
+    """The three sums with the terms of another block of dimensions, which lie along an axis."""
+    t1, t2, t3 = terms(x, y, p, METRIC)
+    t1 = tl.where(inside, t1, 0.0)
+    if METRIC == 3:
+        # A largest term, which NaN would otherwise be lost in.
+        first = tl.maximum(first, tl.max(tl.where(t1 == t1, t1, float("inf")), AXIS))
+        third += tl.sum((t1 != t1).to(tl.float32), AXIS)
+    else:
+        first += tl.sum(t1, AXIS)
+    if METRIC == 21 or METRIC == 23 or METRIC == 24 or METRIC == 25:
+        second += tl.sum(tl.where(inside, t2, 0.0), AXIS)
+    if METRIC == 25:
+        third += tl.sum(tl.where(inside, t3, 0.0), AXIS)
+    return first, second, third
+
+
+@triton.jit
 def finished(first, second, third, d, METRIC: tl.constexpr):
     """The distance that the sums make."""
-    if METRIC == 21 or METRIC == 23:
+    if METRIC == 3:
+        return tl.where(third > 0, float("nan"), first)
+    elif METRIC == 21 or METRIC == 23:
         return first / second
     elif METRIC == 24:
         return tl.where(second > 0, d / second * first, float("nan"))
@@ -70,22 +90,8 @@ def _pairwise(x, y, out, nx, ny, d, p, METRIC: tl.constexpr, BX: tl.constexpr, B
         there = (at < d)[None, :]
         a = tl.load(x + i[:, None] * d + at[None, :], mask=(i < nx)[:, None] & there, other=0.0)
         b = tl.load(y + j[:, None] * d + at[None, :], mask=(j < ny)[:, None] & there, other=0.0)
-        t1, t2, t3 = terms(a[:, None, :], b[None, :, :], p, METRIC)
-        inside = there[:, None, :]
-        t1 = tl.where(inside, t1, 0.0)
-        if METRIC == 3:
-            # A largest term, which NaN would otherwise be lost in.
-            seen = tl.max(tl.where(t1 == t1, t1, float("inf")), 2)
-            first = tl.maximum(first, seen)
-            third += tl.sum((t1 != t1).to(tl.float32), 2)
-        else:
-            first += tl.sum(t1, 2)
-        second += tl.sum(tl.where(inside, t2, 0.0), 2)
-        if METRIC == 25:
-            third += tl.sum(tl.where(inside, t3, 0.0), 2)
+        first, second, third = added(first, second, third, a[:, None, :], b[None, :, :], there[:, None, :], p, METRIC, 2)
     value = finished(first, second, third, d, METRIC)
-    if METRIC == 3:
-        value = tl.where(third > 0, float("nan"), value)
     tl.store(out + i[:, None] * ny + j[None, :], value, mask=(i < nx)[:, None] & (j < ny)[None, :])
 
 
@@ -117,19 +123,8 @@ def _named(x, y, labels, out, n, m, d, p, METRIC: tl.constexpr, WORST: tl.conste
         inside = (label >= 0)[:, None] & (at < d)[None, :]
         a = tl.load(x + row * d + at, mask=at < d, other=0.0)
         b = tl.load(y + label[:, None] * d + at[None, :], mask=inside, other=0.0)
-        t1, t2, t3 = terms(a[None, :], b, p, METRIC)
-        t1 = tl.where(inside, t1, 0.0)
-        if METRIC == 3:
-            first = tl.maximum(first, tl.max(tl.where(t1 == t1, t1, float("inf")), 1))
-            third += tl.sum((t1 != t1).to(tl.float32), 1)
-        else:
-            first += tl.sum(t1, 1)
-        second += tl.sum(tl.where(inside, t2, 0.0), 1)
-        if METRIC == 25:
-            third += tl.sum(tl.where(inside, t3, 0.0), 1)
+        first, second, third = added(first, second, third, a[None, :], b, inside, p, METRIC, 1)
     value = finished(first, second, third, d, METRIC)
-    if METRIC == 3:
-        value = tl.where(third > 0, float("nan"), value)
     tl.store(out + row * m + place, tl.where(label >= 0, value, WORST), mask=place < m)
 
 
