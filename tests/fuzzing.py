@@ -65,6 +65,7 @@ class Place:
     size: int
     count: int
     kind: str  # "whole", "real", "tag"
+    field: str  # the last name on the trail
 
 
 class Recorder(Reader):
@@ -74,14 +75,17 @@ class Recorder(Reader):
         super().__init__(MemorySource(memoryview(data)))
         self.places: list[Place] = []
 
+    def _note(self, size: int, count: int, kind: str) -> None:
+        self.places.append(Place(self.at, size, count, kind, self.trail[-1] if self.trail else ""))
+
     def unpack(self, layout: struct.Struct) -> Any:
         kind = "real" if layout.format[-1] in "fd" else "tag" if layout.format[-1] == "I" else "whole"
-        self.places.append(Place(self.at, layout.size, 1, kind))
+        self._note(layout.size, 1, kind)
         return super().unpack(layout)
 
     def array(self, count: int, dtype: torch.dtype, share: bool = False) -> torch.Tensor:
         if count:
-            self.places.append(Place(self.at, dtype.itemsize, count, "real" if dtype.is_floating_point else "whole"))
+            self._note(dtype.itemsize, count, "real" if dtype.is_floating_point else "whole")
         return super().array(count, dtype, share)
 
 
@@ -359,7 +363,8 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="a folder for the files that make faults")
     given = parser.parse_args()
     started = time.time()
-    numbers = range(len(sweep())) if given.sweep else range(given.start, given.start + given.count)
+    end = given.start + given.count
+    numbers = range(given.start, min(end, len(sweep())) if given.sweep else end)
     tally = run(given.seed, numbers, given.jobs, given.sweep, given.keep, given.every)
     print(json.dumps({**tally, "tried": sum(tally.values()), "seconds": round(time.time() - started)}))
     sys.exit(1 if tally["fault"] else 0)

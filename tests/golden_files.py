@@ -184,6 +184,23 @@ def _transforms(faiss: Any) -> Any:
     return filled(index)
 
 
+def _layered(faiss: Any) -> Any:
+    """A graph over any storage."""
+    storage = faiss.IndexFlatL2(D)
+    return written(faiss, filled(faiss.IndexHNSW(storage, 4)))  # before the storage is gone
+
+
+def _without_storage(faiss: Any) -> Any:
+    index = filled(faiss.index_factory(D, "HNSW4,Flat"), 10)
+    return faiss.serialize_index(index, faiss.IO_FLAG_SKIP_STORAGE).tobytes()
+
+
+def _without_lists(faiss: Any) -> Any:
+    index = _just_trained(faiss.index_factory(D, "IVF4,Flat"))
+    index.replace_invlists(None)
+    return index
+
+
 def _just_trained(index: Any) -> Any:
     index.train(vectors(400, 1))
     return index
@@ -203,6 +220,10 @@ MADE: dict[str, Callable[[Any], Any]] = {
     "BinaryFromFloat": _from_float,
     "Transforms": _transforms,
     "MultiIndexQuantizer": lambda faiss: _just_trained(faiss.MultiIndexQuantizer(D, 2, 2)),
+    "HNSW": _layered,
+    "HNSW,no storage": _without_storage,
+    "IVFFlat,few": lambda faiss: filled(faiss.index_factory(D, "IVF16,Flat"), 5),
+    "IVFFlat,no lists": _without_lists,
     "BinaryHNSWCagra": lambda faiss: filled(faiss.IndexBinaryHNSWCagra(16, 4)),
 }
 
@@ -310,6 +331,41 @@ def _old_eden(faiss: Any, key: str, old: bytes, new: bytes) -> bytes:
     return data[:at] + old + data[at + 4 : here] + data[here + 4 :]
 
 
+def _blocks_apart(blocks: bytes, signs: int, storage: int) -> tuple[bytes, np.ndarray]:
+    """Of blocks of 32 RaBitQ codes the signs, and what stood apart, a row for each place."""
+    table = np.frombuffer(blocks, np.uint8).reshape(-1, 32 * (signs + storage))
+    return table[:, : 32 * signs].tobytes(), table[:, 32 * signs :].reshape(-1, storage)
+
+
+def _old_rabitq(faiss: Any, key: str) -> bytes:
+    """Factors and further bits of each vector before the blocks, which hold the signs alone."""
+    index = filled(faiss.index_factory(D, key))
+    data, storage = written(faiss, index), index.code_size - D // 8
+    at = len(data) - index.codes.size() - 8
+    signs, apart = _blocks_apart(data[at + 8 :], D // 8, storage)
+    sizes = at - 28
+    return b"Irfs" + data[4:sizes] + _vector(apart[:N].tobytes(), 1) + data[sizes:at] + _vector(signs, 1)
+
+
+def _old_rabitq_lists(faiss: Any, key: str) -> bytes:
+    """The same of all lists before them, in order of ids."""
+    index = filled(faiss.index_factory(D, key))
+    data, storage = written(faiss, index), index.code_size - D // 8
+    lists = data.rindex(b"ilbl")
+    at, apart, behind = lists + 36, np.zeros((N, storage), np.uint8), b""
+    for _ in range(index.nlist):
+        n = struct.unpack("<Q", data[at : at + 8])[0]
+        ids = np.frombuffer(data[at + 8 : at + 8 + 8 * n], np.int64)
+        start = at + 16 + 8 * n
+        at = start + struct.unpack("<Q", data[start - 8 : start])[0]
+        signs, rows = _blocks_apart(data[start:at], D // 8, storage)
+        apart[ids] = rows[:n]
+        behind += _vector(ids.tobytes(), 8) + _vector(signs, 1)
+    assert at == len(data)
+    sizes = data[lists : lists + 28] + struct.pack("<Q", 32 * D // 8)
+    return b"Iwrf" + data[4:lists] + _vector(apart.tobytes(), 1) + sizes + behind
+
+
 def old_files(faiss: Any) -> Iterator[tuple[str, bytes]]:
     """Sections that FAISS reads and writes no more."""
     yield "old,IvFl", _old_ivf(faiss, "IvFl", "IVF4,Flat", True)
@@ -328,11 +384,17 @@ def old_files(faiss: Any) -> Iterator[tuple[str, bytes]]:
     yield "old,IHNc", _old_cagra(faiss)
     yield "old,IxEd", _old_eden(faiss, "EDEN", b"IxEd", b"IxEe")
     yield "old,IwEd", _old_eden(faiss, "IVF4,EDEN", b"IwEd", b"IwEe")
+    yield "old,Irfs", _old_rabitq(faiss, "RaBitQfs")
+    yield "old,Irfs4", _old_rabitq(faiss, "RaBitQfs4")
+    yield "old,Iwrf", _old_rabitq_lists(faiss, "IVF4,RaBitQfs")
+    yield "old,Iwrf4", _old_rabitq_lists(faiss, "IVF4,RaBitQfs4")
 
 
 def found(faiss: Any, data: bytes) -> list[list[int]] | None:
     """The ids that a search of a file gives; None of what cannot be searched."""
     index = widened(read(faiss, data))
+    if getattr(index, "invlists", index) is None or getattr(index, "storage", index) is None:
+        return None  # nothing to search
     try:
         return index.search(queries(index), K)[1].tolist()
     except RuntimeError:  # not a searchable kind, or nothing to find

@@ -15,6 +15,9 @@ from tsscompat.wire.cursor import Reader, Writer
 from tsscompat.wire.tables import Field, fields, part, reserved
 
 
+_WIDEST = 1 << 20
+
+
 class StorageCodec:
     """A graph's storage; nothing where the writer was told to leave it out."""
 
@@ -58,6 +61,9 @@ def finish_graph(obj: Any, reader: Reader) -> None:
     reader.check(levels.shape[0] == n and offsets.shape[0] == n + 1, "a graph of {} nodes for {} vectors", levels.shape[0], n)
     ends = graph.cum_nneighbor_per_level.tensor.long()
     reader.check(ends.shape[0] > 0 and bool((ends.diff() >= 0).all()) and int(ends[0]) == 0, "level sizes out of order")
+    # Walks take room for the widest list, also of a level that no node reaches and that no edges in the file bear out.
+    widest = int(ends.diff().max()) if ends.shape[0] > 1 else 0
+    reader.check(widest <= max(_WIDEST, edges.shape[0]), "lists of {} neighbours", widest)
     if n:
         reader.check(bool(((levels >= 1) & (levels < ends.shape[0])).all()), "a node on a level that the graph does not have")
         reader.check(
