@@ -7,7 +7,9 @@ indexes on GPUs runs where there is none.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import weakref
 from dataclasses import dataclass
 
 import torch
@@ -132,3 +134,21 @@ def in_pieces(source: torch.Tensor, target: torch.Tensor, piece: int) -> torch.T
     if on_gpu:
         torch.cuda.current_stream(target.device).synchronize()
     return target
+
+
+def pinned(tensor: torch.Tensor) -> torch.Tensor:
+    """The same memory of the host, held in place where there is CUDA, so that copies to a GPU run beside its work.
+
+    The memory is registered as it is: torch's own pinned allocations are rounded up to a power of two, and would be a second copy. Where
+    the driver refuses (a limit on locked memory), copies take turns with the work, no more.
+    """
+    if tensor.device.type != "cpu" or not tensor.nbytes or not torch.cuda.is_available() or tensor.is_pinned():
+        return tensor
+    runtime, address = torch.cuda.cudart(), tensor.data_ptr()
+    if int(runtime.cudaHostRegister(address, tensor.nbytes, 0)) == 0:
+        weakref.finalize(tensor, runtime.cudaHostUnregister, address).atexit = False
+    else:
+        # The refusal is left as CUDA's last error, which the next launch would report as its own.
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device="cuda")
+    return tensor

@@ -1,9 +1,10 @@
 """GpuIndex*: FAISS's names for its four GPU indexes, here the ordinary classes placed on a GPU.
 
 A config's `device` places the index, `useFloat16` stores a flat index (or a coarse quantizer, through flatConfig) in half precision,
-`usePrecomputedTables` precomputes them. Settings that only *permit* something (float16 look-up tables, ids in host memory, an
-interleaved layout, a quantizer on the CPU) are met by float32, 64 bits and the device itself. What would change the answers or the place
-and cannot be done raises: INDICES_IVF, unified memory, cuVS.
+`usePrecomputedTables` precomputes them. MemorySpace_Unified keeps inverted lists in the host's memory, from where searches fetch what they
+probe while they compute: for an index that is larger than the GPU's memory. Settings that only *permit* something (float16 look-up tables,
+ids in host memory, an interleaved layout, a quantizer on the CPU) are met by float32, 64 bits and the device itself. What would change the
+answers or the place and cannot be done raises: INDICES_IVF, unified memory for what has no lists, cuVS.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, 
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
+from tsscompat.faiss_compat.invlists import ArrayInvertedLists
+from tsscompat.faiss_compat.invlists_host import HostInvertedLists
 from tsscompat.faiss_compat.ivf_flat import IndexIVFFlat
 from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
 from tsscompat.faiss_compat.ivf_sq import IndexIVFScalarQuantizer
@@ -33,13 +36,16 @@ class GpuIndexConfig(Stated):
     """Where a GPU index goes."""
 
     device = integer(0, "the GPU's number")
-    memorySpace = enum(int, MemorySpace_Device, "only MemorySpace_Device")
+    memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Device, or for inverted lists MemorySpace_Unified")
     use_cuvs = boolean(False, "only False")
 
     def _check(self) -> None:
         """Raise for what is asked for and cannot be done."""
         check(not self.use_cuvs, "use_cuvs: tsscompat has kernels of its own, cuVS is not among them")
-        check(self.memorySpace == MemorySpace_Device, "memorySpace: only MemorySpace_Device, torch allocates no unified memory")
+        self._check_space()
+
+    def _check_space(self) -> None:
+        check(self.memorySpace == MemorySpace_Device, "memorySpace: only MemorySpace_Device, for what has no inverted lists")
 
 
 class GpuIndexFlatConfig(GpuIndexConfig):
@@ -62,6 +68,10 @@ class GpuIndexIVFConfig(GpuIndexConfig):
         super()._check()
         check(self.indicesOptions != INDICES_IVF, "indicesOptions: INDICES_IVF is not supported, ids are stored with the lists")
         self.flatConfig._check()
+
+    def _check_space(self) -> None:
+        known = (MemorySpace_Device, MemorySpace_Unified)
+        check(self.memorySpace in known, "memorySpace: lists are in MemorySpace_Device or MemorySpace_Unified")
 
 
 class GpuIndexIVFFlatConfig(GpuIndexIVFConfig):
@@ -203,11 +213,12 @@ class GpuIndexIVF(GpuIndex):
     """Inverted lists on a GPU."""
 
     _gpu_indices: int = INDICES_64_BIT
+    _gpu_space: int = MemorySpace_Device
 
     def _begin(self, provider: Any, arguments: tuple[Any, ...], config: Any, defaults: tuple[Any, ...]) -> None:
         """Be a copy of an index, or new from (quantizer?, dimension, nlist, ...)."""
         kind: Any = self._plain_class()
-        self.__dict__["_gpu_indices"] = config.indicesOptions
+        self.__dict__["_gpu_indices"], self.__dict__["_gpu_space"] = config.indicesOptions, config.memorySpace
         first = arguments[0] if arguments else None
         if isinstance(first, kind):
             kind.__init__(self)
@@ -227,6 +238,8 @@ class GpuIndexIVF(GpuIndex):
         else:
             kind.__init__(self)
             self._settle(provider, config)
+        if self._gpu_space == MemorySpace_Unified and not isinstance(first, kind):
+            self.__dict__["invlists"] = HostInvertedLists(self.nlist, self.code_size)  # type: ignore[attr-defined]
 
     @classmethod
     def _plain_class(cls) -> type:
@@ -239,9 +252,10 @@ class GpuIndexIVF(GpuIndex):
         return 0
 
     def _gpu_content(self) -> dict[str, list[Tensor]]:
-        lists = self._lists()._ragged()  # type: ignore[attr-defined]
+        lists = self._lists()  # type: ignore[attr-defined]
         flat = self.quantizer  # type: ignore[attr-defined]
-        return {"IVFLists": [lists.codes, lists.ids], "FlatData": [flat.codes.tensor] if isinstance(flat, IndexFlat) else []}
+        held = [lists._ragged().codes, lists._ragged().ids] if lists._at_hand else []
+        return {"IVFLists": held, "FlatData": [flat.codes.tensor] if isinstance(flat, IndexFlat) else []}
 
     def _add_codes(self, codes: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
         # FAISS keeps the lower half of each id; so do we, in 64 bits.
@@ -349,7 +363,23 @@ class GpuIndexIVFScalarQuantizer(GpuIndexIVF, IndexIVFScalarQuantizer):
         return 1
 
 
-_GPU_STATE = ("_gpu_resources", "_gpu_paging", "_gpu_indices")
+_GPU_STATE = ("_gpu_resources", "_gpu_paging", "_gpu_indices", "_gpu_space")
+# Whose lists can be fetched from the host's memory by searches.
+_STREAMED = (IndexIVFFlat, IndexIVFPQ, IndexIVFScalarQuantizer)
+
+
+def copy_on(index: Any, where: Placement, space: int = MemorySpace_Device) -> Any:
+    """A copy of an index on a device, under its ordinary class; with MemorySpace_Unified its lists stay in the host's memory."""
+    lists = vars(index).get("invlists")
+    memo: dict[int, Any] = {}
+    if space == MemorySpace_Unified:
+        kind = plain(index) if isinstance(index, GpuIndexIVF) else index
+        fits = type(kind) in _STREAMED and isinstance(lists, ArrayInvertedLists)
+        check(fits, "memorySpace: lists of {} cannot be fetched from the host's memory", type(index).__name__)
+        memo[id(lists)] = HostInvertedLists.holding(lists)
+    elif isinstance(lists, HostInvertedLists):
+        memo[id(lists)] = lists.resident()
+    return plain(copy.deepcopy(index, memo).to(where))
 
 
 def recast(index: Any, kind: type) -> Any:
@@ -389,13 +419,13 @@ def copied_into(target: Any, index: Any) -> None:
         return
     kind = target._plain_class()
     check(isinstance(index, kind), "expected a {}, got {}", kind.__name__, type(index).__name__)
-    twin = plain(copy.deepcopy(index).to(where))
+    twin = copy_on(index, where, getattr(target, "_gpu_space", MemorySpace_Device))
     target.__dict__.update({name: value for name, value in vars(twin).items() if name not in _GPU_STATE})
 
 
 def copied_out(source: Any, index: Any) -> None:
     """Make an ordinary index a copy of a placed one, on the CPU."""
-    twin = plain(copy.deepcopy(source).to(Placement(CPU)))
+    twin = copy_on(source, Placement(CPU))
     check(isinstance(twin, type(index)) or isinstance(index, type(twin)), "cannot copy to a {}", type(index).__name__)
     index.__dict__.update({name: value for name, value in vars(twin).items() if name in index.__dict__})
     index._drop_caches()

@@ -39,6 +39,7 @@ class InvertedLists(Stated):
     )
 
     _at_hand = True  # whether a search may read any list; else it asks for those that it probes with _loaded()
+    _streamed = False  # or has them brought to its device block by block
 
     nlist = size_t(0, "number of lists")
     code_size = size_t(0, "bytes in a code")
@@ -83,6 +84,14 @@ class InvertedLists(Stated):
         inside &= (offsets >= 0) & (offsets < lists.sizes[torch.where(inside, list_nos, 0)])
         check(bool(inside.all()), "there is no such entry in the lists: list number or offset out of range")
         return lists.offsets[list_nos] + offsets
+
+    def _codes_of(self, rows: Tensor) -> Tensor:
+        """The codes in rows of the arena, on the device of `rows`."""
+        return self._ragged().codes[rows]
+
+    def _ids_of(self, rows: Tensor) -> Tensor:
+        """The ids in rows of the arena, on the device of `rows`."""
+        return self._ragged().ids[rows]
 
     def _list_rows(self, list_no: int) -> slice:
         check(0 <= list_no < self.nlist, "list {} does not exist, there are {}", list_no, self.nlist)

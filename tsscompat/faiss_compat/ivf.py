@@ -25,6 +25,7 @@ from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
 from tsscompat.faiss_compat.ivf_coarse import IndexIVFInterface
 from tsscompat.faiss_compat.ivf_methods import IVFMethods
+from tsscompat.faiss_compat.ivf_streamed import range_streamed, search_streamed
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.profiles import Profiled, ProfileMethods, SearchParams
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
@@ -106,6 +107,14 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         """How the codes in the lists are scored."""
         return Decoded(self._decode_vectors, self.d, self.metric_type, self.metric_arg)
 
+    def _row_columns(self) -> tuple[Tensor, ...]:
+        """What rows of lists in the host's memory are scored by besides their codes."""
+        return ()
+
+    def _codec_of_part(self, params: SearchParametersIVF | None, columns: tuple[Tensor, ...]) -> ListCodec:
+        """How codes are scored in a part of such lists, of which these are the columns."""
+        return self._list_codec(params)
+
     # -- helpers --------------------------------------------------------------------------------------------------------------------
 
     def _lists(self) -> InvertedLists:
@@ -183,12 +192,16 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         if params is None:
             return Options(None, limits_of(lists, keys, None, self.max_codes, False) if self.max_codes else None, pairs)
         sel: Any = params.sel
-        sorted_range = isinstance(sel, IDSelectorRange) and sel.assume_sorted
-        check(sel is None or sorted_range or not pairs, "selector and store_pairs cannot be combined")
+        self._check_pairs(sel, pairs)
         allowed = None if sel is None else rows_allowed(lists, keys, sel._mask)
         budget, whole = params.max_codes, params.ensure_topk_full
         limits = limits_of(lists, keys, allowed, max(budget, k) if whole else budget, whole) if budget else None
         return Options(allowed, limits, pairs)
+
+    @staticmethod
+    def _check_pairs(sel: Any, pairs: bool) -> None:
+        sorted_range = isinstance(sel, IDSelectorRange) and sel.assume_sorted
+        check(sel is None or sorted_range or not pairs, "selector and store_pairs cannot be combined")
 
     # -- training and adding ----------------------------------------------------------------------------------------------------------
 
@@ -281,11 +294,13 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     ) -> tuple[Tensor, Tensor]:
         """The k best in given lists."""
         check(self.is_trained, "IVF index is not trained")
+        if self.parallel_mode:
+            self._check_mode(params)
+        if self._lists()._streamed:
+            return search_streamed(self, x, k, keys, coarse, params, pairs)
         if not self._lists()._at_hand:
             return IndexIVF._search_preassigned(self._with_lists(keys), x, k, keys, coarse, params, pairs)
         lists = self._lists()._ragged()
-        if self.parallel_mode:
-            self._check_mode(params)
         codec = self._list_codec(params)
         distances, labels, counts = codec.top(x, keys, coarse, lists, k, self._options(lists, keys, k, params, pairs))
         self._count(x.shape[0], counts)
@@ -347,6 +362,8 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """All within a radius in given lists (FAISS heeds no max_codes here)."""
         check(self.is_trained, "IVF index is not trained")
+        if self._lists()._streamed:
+            return range_streamed(self, x, radius, keys, coarse, params)
         if not self._lists()._at_hand:
             return IndexIVF._range_search_preassigned(self._with_lists(keys), x, radius, keys, coarse, params)
         lists, codec = self._lists()._ragged(), self._list_codec(params)
@@ -388,10 +405,9 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         distances, places = self._search_preassigned(x, k, keys, coarse, given, True)
         found = places >= 0
         list_nos = places[found] >> 32
-        lists = self._lists()._ragged()
-        rows = lists.offsets[list_nos] + (places[found] & 0xFFFFFFFF)
+        rows = self._lists()._rows(list_nos, places[found] & 0xFFFFFFFF)
         labels = places.clone()
-        labels[found] = lists.ids[rows]
+        labels[found] = self._lists()._ids_of(rows)
         return distances, labels, found, rows, list_nos
 
     def _search_and_reconstruct(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -404,7 +420,7 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         self, x: Tensor, k: int, with_listno: bool, params: SearchParameters | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         distances, labels, found, rows, list_nos = self._found_entries(x, k, params)
-        codes = self._lists()._ragged().codes[rows]
+        codes = self._lists()._codes_of(rows)
         if with_listno:
             codes = torch.cat([self._listno_codes(list_nos), codes], 1)
         table = torch.full((*labels.shape, codes.shape[1]), 255, dtype=torch.uint8, device=x.device)
@@ -415,7 +431,7 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
 
     def _decode_rows(self, rows: Tensor, list_nos: Tensor) -> Tensor:
         """Vectors of rows of the arena, which belong to these lists."""
-        return self._decode_vectors(self._lists()._ragged().codes[rows], list_nos)
+        return self._decode_vectors(self._lists()._codes_of(rows), list_nos)
 
     def _reconstruct(self, keys: Tensor) -> Tensor:
         places = self.direct_map._get(keys)
@@ -427,7 +443,8 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         ids = lists.ids[rows]
         wanted = (ids >= n0) & (ids < n0 + ni)
         vectors = torch.zeros(ni, self.d, device=self.device)
-        vectors[ids[wanted] - n0] = self._decode_rows(rows[wanted], list_nos[wanted])
+        ids, rows, list_nos = (t[wanted].to(self.device) for t in (ids, rows, list_nos))
+        vectors[ids - n0] = self._decode_rows(rows, list_nos)
         return vectors
 
     def _sa_code_size(self) -> int:

@@ -9,11 +9,15 @@ from torch import Tensor
 
 from tsscompat.algorithms import product
 from tsscompat.algorithms.ivf import ListCodec, Polysemous, Product, term_sums
+from tsscompat.algorithms.ragged import Ragged
+from tsscompat.algorithms.streamed import blocks
+from tsscompat.devices import pinned
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import boolean, child, integer, real, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF, unchanged
+from tsscompat.faiss_compat.ivf_streamed import within_rooms
 from tsscompat.faiss_compat.params import IVFPQSearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.polysemous import PolysemousTraining
@@ -23,6 +27,7 @@ from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import AlignedTableFloat32, Float32Vector, UInt8Vector
 from tsscompat.kernels.ivf_terms import product_terms
 from tsscompat.kernels.select import select
+from tsscompat.records import changed
 
 # How many centroids the mean that IVFPQ's sums are taken around is made from.
 _SHIFT_SAMPLE = 4096
@@ -142,31 +147,71 @@ class IndexIVFPQ(IndexIVF):
             # Entries were added behind those of their lists: only theirs are missing.
             lists, sizes, terms = invlists._ragged(), kept[3], kept[4]
             grown = (lists.sizes > sizes).nonzero().squeeze(1)
-            where = (lists.offsets[grown] + sizes[grown], lists.sizes[grown] - sizes[grown])
-            product_terms(
-                lists.codes, self._centroids(), self.pq.nbits, quantizer._reconstruct(grown) - self._shift(), *where, terms
-            )
+            if invlists._streamed:
+                self._terms_of_host(lists, grown, terms)
+            else:
+                self._terms_of(lists.codes, grown, lists.offsets[grown] + sizes[grown], (lists.sizes - sizes)[grown], terms)
         else:
             self._shift_of = None
             lists = invlists._ragged()
-            terms = term_sums(lists, self._centroids(), self.pq.nbits, quantizer._reconstruct, self._shift())
+            if invlists._streamed:
+                terms = pinned(torch.zeros(lists.ids.shape[0]))
+                self._terms_of_host(lists, torch.arange(lists.nlist), terms)
+            else:
+                terms = term_sums(lists, self._centroids(), self.pq.nbits, quantizer._reconstruct, self._shift())
         self._terms = (held, values, changes, lists.sizes.clone(), terms)
         return terms
 
+    def _terms_of(self, codes: Tensor, names: Tensor, begins: Tensor, counts: Tensor, terms: Tensor) -> None:
+        """Write what rows of some lists add: `counts` rows from `begins` on of each."""
+        centers = self._coarse()._reconstruct(names) - self._shift()
+        product_terms(codes, self._centroids(), self.pq.nbits, centers, begins, counts, terms)
+
+    def _terms_of_host(self, lists: Ragged, names: Tensor, terms: Tensor) -> None:
+        """The same for whole lists in the host's memory, which travel to the device for it."""
+
+        def call(rows: int) -> None:
+            for block in blocks(lists, names, (), rows, self.device):
+                here, found = block.lists, torch.zeros(block.lists.ids.shape[0], device=self.device)
+                some = here.sizes.nonzero().squeeze(1)
+                self._terms_of(here.codes, some, here.offsets[some], here.sizes[some], found)
+                terms[block.origin] = found[block.place.to(self.device)].cpu()
+
+        within_rooms(self, lists.codes.shape[1] + 12, call)
+
+    def _row_columns(self) -> tuple[Tensor, ...]:
+        return (self._row_terms(),) if self._termed() else ()
+
+    def _codec_of_part(self, params: SearchParametersIVF | None, columns: tuple[Tensor, ...]) -> ListCodec:
+        codec = self._product_codec(None)
+        return self._filtered(changed(codec, terms=columns[0]) if columns else codec, params)
+
+    def _termed(self) -> bool:
+        """Whether rows add something of their own to distances."""
+        return bool(self.by_residual and self.metric_type == METRIC_L2)
+
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
         check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "unsupported metric type {}", self.metric_type)
-        terms = self._row_terms() if self.by_residual and self.metric_type == METRIC_L2 else None
+        return self._filtered(self._product_codec(self._row_terms() if self._termed() else None), params)
+
+    def _product_codec(self, terms: Tensor | None) -> Product:
+        """How the codes are scored by the settings of now, kept until these change."""
         centroids = self.pq.centroids._buffer
-        held = (centroids, terms, self._plain_centers())
+        held = (centroids, terms, self._plain_centers(), self._shift_of)
         values = (centroids._version, self.pq.nbits, self.metric_type, self.by_residual, self.use_precomputed_table)
         if not unchanged(self._scorer, held, values):
-            self._scorer = (held, values, self._product(terms))
-        codec: Product = self._scorer[2]
+            codec = self._product(terms)
+            self._scorer = ((*held[:3], self._shift_of), values, codec)
+        found: Product = self._scorer[2]
+        return found
+
+    def _filtered(self, codec: Product, params: SearchParametersIVF | None) -> ListCodec:
+        """A codec that leaves out codes that are unlike the query's, where that is asked for."""
         threshold = params.polysemous_ht if isinstance(params, IVFPQSearchParameters) else self.polysemous_ht
         return Polysemous(codec, self._signatures, threshold) if threshold > 0 else codec
 
     def _product(self, terms: Tensor | None) -> Product:
-        """How the codes are scored by the settings of now."""
+        """How the codes are scored."""
         transposed, nbits, metric = self._centroids().permute(0, 2, 1).contiguous(), self.pq.nbits, self.metric_type
         if not self.by_residual:
             return Product(transposed, nbits, metric, plain=True)
@@ -186,18 +231,18 @@ class IndexIVFPQ(IndexIVF):
         encoded = self._encode_vectors(behind(x, 1, self.d), torch.tensor([key], device=self.device))
         behind(code, 1, self.code_size).copy_(encoded)
 
-    def encode_multiple(self, n: int, keys: Any, x: Any, xcodes: Any, compute_keys: bool = False) -> None:
+    def encode_multiple(self, n: int, keys: Any, x: Any, codes: Any, compute_keys: bool = False) -> None:
         vectors, list_nos = behind(x, n, self.d), behind(keys, n)
         if compute_keys:
             list_nos.copy_(self._coarse()._assign(vectors, 1).reshape(-1))
-        behind(xcodes, n, self.code_size).copy_(self._encode_vectors(vectors, list_nos))
+        behind(codes, n, self.code_size).copy_(self._encode_vectors(vectors, list_nos))
 
     def decode_multiple(self, n: int, keys: Any, xcodes: Any, x: Any) -> None:
         behind(x, n, self.d).copy_(self._decode_vectors(behind(xcodes, n, self.code_size), behind(keys, n)))
 
-    def find_duplicates(self, dup_ids: Any, lims: Any) -> int:
-        """Write groups of ids that share list and code: group i is dup_ids[lims[i] : lims[i + 1]]; returns how many there are."""
-        sizes, codes, ids = self._lists()._dump()
+    def find_duplicates(self, ids: Any, lims: Any) -> int:
+        """Write groups of ids that share list and code: group i is ids[lims[i] : lims[i + 1]]; returns how many there are."""
+        sizes, codes, names = self._lists()._dump()
         list_nos = torch.repeat_interleave(sizes)
         # FAISS goes through the lists, and through a list's codes from the largest byte string down.
         keys = torch.cat([list_nos[:, None], 255 - codes.to(torch.int64)], 1)
@@ -206,7 +251,7 @@ class IndexIVFPQ(IndexIVF):
         members = repeated[group]
         order = torch.argsort(group[members], stable=True)
         n_groups, n_members = int(repeated.sum()), int(members.sum())
-        behind(dup_ids, n_members).copy_(ids[members][order])
+        behind(ids, n_members).copy_(names[members][order])
         behind(lims, n_groups + 1).copy_(torch.cat([counts.new_zeros(1), torch.cumsum(counts[repeated], 0)]))
         return n_groups
 
@@ -280,18 +325,17 @@ class IndexIVFPQR(IndexIVFPQ):
         found = places >= 0
         query = torch.arange(x.shape[0], device=x.device)[:, None].expand(places.shape)[found]
         list_nos = places[found] >> 32
-        lists = self._lists()._ragged()
-        rows = lists.offsets[list_nos] + (places[found] & 0xFFFFFFFF)
+        rows = self._lists()._rows(list_nos, places[found] & 0xFFFFFFFF)
         distances = torch.full(places.shape, float("inf"), device=x.device)
         distances[found] = (x[query] - self._decode_rows(rows, list_nos)).square().sum(1)
         labels = places if pairs else torch.where(found, 0, -1)
         if not pairs:
-            labels[found] = lists.ids[rows]
+            labels[found] = self._lists()._ids_of(rows)
         cvar.indexIVFPQ_stats.nrefine += int(rows.shape[0])
         return select(distances, labels, k, False)
 
     def _decode_rows(self, rows: Tensor, list_nos: Tensor) -> Tensor:
-        return super()._decode_rows(rows, list_nos) + self._second(self._lists()._ragged().ids[rows])
+        return super()._decode_rows(rows, list_nos) + self._second(self._lists()._ids_of(rows))
 
     def _merge_from(self, other: Any, add_id: int) -> None:
         super()._merge_from(other, add_id)
