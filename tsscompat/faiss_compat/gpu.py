@@ -26,10 +26,11 @@ from tsscompat.faiss_compat.gpu_indexes import (
     GpuIndexIVFFlat,
     GpuIndexIVFPQ,
     GpuIndexIVFScalarQuantizer,
+    MemorySpace_Unified,
     coarse_quantizer,
+    copy_on,
     halve_quantizer,
     noted,
-    plain,
     recast,
 )
 from tsscompat.faiss_compat.gpu_resources import (
@@ -100,6 +101,7 @@ def _named_on_gpu(twin: Any, resources: Any, options: GpuClonerOptions) -> Any:
     made = recast(twin, kind)
     made._gpu_resources = resources
     made.__dict__["_gpu_indices"] = options.indicesOptions
+    made.__dict__["_gpu_space"] = options.memorySpace
     noted(made, resources)
     if isinstance(made, IndexIVF):
         half = GpuIndexFlatConfig()
@@ -121,14 +123,15 @@ def index_cpu_to_gpu(provider: Any, device: int, index: Any, options: GpuClonerO
         index = index_gpu_to_cpu(index)
     if _is_wrapper(index):
         return _rewrapped(index, where, lambda inner: index_cpu_to_gpu(provider, device, inner, options))
-    require_memory(footprint(index), where.device, type(index).__name__)
+    unified = options.memorySpace == MemorySpace_Unified
+    needed = footprint(index) - (footprint(vars(index).get("invlists")) if unified else 0)
+    require_memory(needed, where.device, type(index).__name__)
     if type(index) is IndexScalarQuantizer and index.sq.qtype == ScalarQuantizer.QT_fp16:
         index, options = _halves(index), copy.copy(options)
         options.useFloat16 = True
     if isinstance(index, IndexHNSWCagra):
         return _cagra(provider, where, index)
-    twin = copy.deepcopy(index).to(where)
-    return _named_on_gpu(plain(twin), provider, options)
+    return _named_on_gpu(copy_on(index, where, options.memorySpace), provider, options)
 
 
 def _halves(index: IndexScalarQuantizer) -> IndexFlat:
@@ -166,7 +169,7 @@ def index_gpu_to_cpu(gpu_index: Any) -> Any:
         layered = IndexHNSWCagra()
         gpu_index.copyTo(layered)
         return layered
-    return plain(copy.deepcopy(gpu_index).to(Placement(CPU)))
+    return copy_on(gpu_index, Placement(CPU))
 
 
 # -- several GPUs -------------------------------------------------------------------------------------------------------------------

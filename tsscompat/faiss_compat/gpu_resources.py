@@ -11,7 +11,7 @@ from torch import Tensor
 from tsscompat.devices import free_memory, gpu, gpu_count
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer
-from tsscompat.faiss_compat.gpu_indexes import INDICES_64_BIT, GpuIndexIVFConfig
+from tsscompat.faiss_compat.gpu_indexes import INDICES_64_BIT, GpuIndexIVFConfig, MemorySpace_Device
 from tsscompat.faiss_compat.vectors import ObjectVector, Vector
 
 
@@ -46,19 +46,24 @@ class GpuResourcesProvider:
 class StandardGpuResources(GpuResourcesProvider):
     """FAISS's handle on streams and temporary memory.
 
-    Torch manages both: work runs on torch's current stream of a device, memory comes from its caching allocator. Amounts of memory are
-    hints that need no action; asking for another stream, or for a log of allocations, raises.
+    Torch manages both: work runs on torch's current stream of a device, memory comes from its caching allocator. Temporary memory is what
+    blocks of lists that are fetched from the host's memory may take; other amounts of memory are hints that need no action. Asking for
+    another stream, or for a log of allocations, raises.
     """
+
+    _temp_memory: int | None = None
 
     def getResources(self) -> StandardGpuResources:
         return self
 
     def noTempMemory(self) -> None:
-        """A hint: torch's allocator caches."""
+        """Blocks of streamed lists take what they take by default; elsewhere a hint: torch's allocator caches."""
+        self._temp_memory = None
 
     def setTempMemory(self, size: int) -> None:
-        """A hint: torch's allocator takes what it needs."""
+        """What the blocks of streamed lists may take together; elsewhere torch's allocator takes what it needs."""
         check(size >= 0, "cannot set {} bytes of memory", size)
+        self._temp_memory = size
 
     def setPinnedMemory(self, size: int) -> None:
         """A hint: nothing is pinned ahead."""
@@ -138,10 +143,11 @@ class GpuClonerOptions(Stated):
     verbose = boolean(False, "say what is placed where")
     use_cuvs = boolean(False, "only False")
     allowCpuCoarseQuantizer = boolean(False, "every coarse quantizer lives on the GPU")
+    memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Unified: lists stay in the host's memory (not an option of FAISS's)")
 
     def _check(self) -> None:
         config = GpuIndexIVFConfig()
-        config.use_cuvs, config.indicesOptions = self.use_cuvs, self.indicesOptions
+        config.use_cuvs, config.indicesOptions, config.memorySpace = self.use_cuvs, self.indicesOptions, self.memorySpace
         config._check()
 
 
