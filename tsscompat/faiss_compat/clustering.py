@@ -61,13 +61,20 @@ class ClusteringParameters(Stated):
 
     def _sampled(self, data: Tensor, weights: Tensor | None, k: int) -> tuple[Tensor, Tensor | None]:
         """As many rows as are wanted for k clusters, chosen at random where there are more."""
-        n, most = data.shape[0], k * self.max_points_per_centroid
-        if n <= most:
+        kept = self._chosen(data.shape[0], k)
+        if kept is None:
             return data, weights
+        kept = kept.to(data.device)
+        return data[kept], None if weights is None else weights[kept]
+
+    def _chosen(self, n: int, k: int) -> Tensor | None:
+        """Which of n rows to train k clusters on; None where all are."""
+        most = k * self.max_points_per_centroid
+        if n <= most:
+            return None
         check(most > 0, "max_points_per_centroid must be positive, got {}", self.max_points_per_centroid)
         self._say(f"Sampling a subset of {most} / {n} for training")
-        kept = kmeans.subsample(n, most, self.seed, self.use_faster_subsampling).to(data.device)
-        return data[kept], None if weights is None else weights[kept]
+        return kmeans.subsample(n, most, self.seed, self.use_faster_subsampling)
 
 
 class ClusteringIterationStats(Stated):
@@ -211,8 +218,9 @@ class Clustering(ClusteringParameters):
             distances, labels = index._search(x, 1, None)
             clock[1] += time.perf_counter() - begun
             owner = labels[:, 0]
-            check(bool((owner >= 0).all()), "invalid cluster assignment")
-            obj = float(distances.sum(dtype=torch.float64))
+            check(int(owner.min()) >= 0, "invalid cluster assignment")
+            # In float64 block by block: sum(dtype=) would make a copy of all first.
+            obj = sum(float(part.sum(dtype=torch.float64)) for part in distances.split(1 << 13))
             table, held = kmeans.means(x, owner, weights, self._table.to(x.device), frozen)
             nsplit = kmeans.split_empty(table, held, x.shape[0], frozen)
             counts = held if weights is None and not frozen else torch.bincount(owner, minlength=self.k)

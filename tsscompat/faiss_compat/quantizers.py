@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import product, scalar
+from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, Batch, as_tensor, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.addresses import Pointer
@@ -48,8 +49,8 @@ class Quantizer(Stated):
     def compute_codes_c(self, x: Any, codes: Any, n: int) -> None:
         behind(codes, n, self.code_size).copy_(self._encode(behind(x, n, self.d).to(self.device)))
 
-    def decode_c(self, codes: Any, x: Any, n: int) -> None:
-        behind(x, n, self.d).copy_(self._decode(behind(codes, n, self.code_size).to(self.device)))
+    def decode_c(self, code: Any, x: Any, n: int) -> None:
+        behind(x, n, self.d).copy_(self._decode(behind(code, n, self.code_size).to(self.device)))
 
     def _train(self, x: Tensor) -> None:
         raise NotImplementedError
@@ -112,8 +113,12 @@ class ProductQuantizer(Quantizer):
         self._table[m] = behind(centroids, self.ksub, self.dsub).to(self.device)
 
     def _train(self, x: Tensor) -> None:
+        if self.cp.check_input_data_for_NaNs:
+            check(finite(x), "input contains NaN's or Inf's")
+        # One room for all parts' vectors: of a new one each time allocators keep holes (PQ16 of 200,000 vectors: 83 MiB, so 12).
+        room = torch.empty(0, device=x.device)
         if self.train_type == self.Train_shared:
-            self._table[:] = self._cluster(x.reshape(-1, self.dsub), None)
+            self._table[:] = self._cluster(x.reshape(-1, self.dsub), None, room)
             return
         kind = self.train_type
         if kind in (self.Train_hypercube, self.Train_hypercube_pca) and self.dsub < self.nbits:
@@ -122,8 +127,8 @@ class ProductQuantizer(Quantizer):
         for m in range(self.M):
             if self.verbose:
                 print(f"Training PQ slice {m}/{self.M}")
-            part = x[:, m * self.dsub : (m + 1) * self.dsub].contiguous()
-            self._table[m] = self._cluster(part, self._start(kind, part, m))
+            part = x[:, m * self.dsub : (m + 1) * self.dsub]
+            self._table[m] = self._cluster(part, self._start(kind, part, m), room)
 
     def _start(self, kind: int, part: Tensor, m: int) -> Tensor | None:
         """The centroids that clustering of part m begins with."""
@@ -144,13 +149,20 @@ class ProductQuantizer(Quantizer):
             return pca.mean.tensor + (2 * bits - 1).float() @ axes
         return None
 
-    def _cluster(self, part: Tensor, start: Tensor | None) -> Tensor:
+    def _cluster(self, part: Tensor, start: Tensor | None, room: Tensor) -> Tensor:
+        """Centroids of finite vectors; those that are used are copied to `room`."""
         clus = Clustering(self.dsub, self.ksub, self.cp)
-        clus.verbose = clus.verbose or self.verbose
+        clus.verbose, clus.check_input_data_for_NaNs = clus.verbose or self.verbose, False
+        kept = clus._chosen(part.shape[0], self.ksub)
+        room.resize_(part.shape[0] if kept is None else kept.shape[0], self.dsub)
+        if kept is None:
+            room.copy_(part)
+        else:
+            torch.gather(part, 0, kept.to(part.device)[:, None].expand_as(room), out=room)
         if start is not None:
             clus.centroids.tensor = start
         index = IndexFlatL2(self.dsub).to(part.device) if self.assign_index is None else self.assign_index
-        clus._train(part, index, None, None)
+        clus._train(room, index, None, None)
         return clus.centroids.tensor.view(self.ksub, self.dsub)
 
     def _encode(self, x: Tensor) -> Tensor:

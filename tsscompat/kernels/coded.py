@@ -76,7 +76,7 @@ def again(x: Tensor, codes: Tensor, decode: Decode, labels: Tensor, metric: int)
     """The rows found for each query, in the order of distances computed term by term."""
     k = labels.shape[1]
     values = torch.empty(labels.shape, device=x.device)
-    step = max(1, _BLOCK // max(1, 256 * k * x.shape[1]))
+    step = max(1, _BLOCK // max(1, 1024 * k * x.shape[1]))
     room = torch.empty(min(step, x.shape[0]) * k, x.shape[1], device=x.device)
     for q in range(0, x.shape[0], step):
         names = labels[q : q + step]

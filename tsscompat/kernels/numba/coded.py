@@ -106,8 +106,8 @@ def _screened(
     x: Tensor, codes: Tensor, decode: coded.Decode, ip: bool, mask: np.ndarray, costs: np.ndarray, labels: np.ndarray
 ) -> int:
     """Enter codes into the heaps; returns how many were, see screen.py."""
-    # Decoded rows take four times what their integers do.
-    screened, step = screen.Screen(x, ip, costs, labels), max(screen.ROWS, screen.chunk_rows(x.shape[1]) // 4)
+    # Decoded rows take four times what their integers do, and there is the table of codes besides.
+    screened, step = screen.Screen(x, ip, costs, labels), max(screen.ROWS, screen.chunk_rows(x.shape[1]) // 8)
     room = torch.empty(min(step, codes.shape[0]), x.shape[1])
     for start in range(0, codes.shape[0], step):
         some = codes[start : start + step]
