@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss as real
 import numpy as np
@@ -123,6 +124,82 @@ def test_resources_say_what_is_held(vectors):
     assert resources.getMemoryInfo()[1]["FlatData"] == (1, vectors[0].nbytes)
     del flat
     assert resources.getMemoryInfo()[1]["FlatData"] == (0, 0)
+
+
+def test_resources_give_memory_and_take_it_back():
+    resources = faiss.StandardGpuResourcesImpl()
+    resources.initializeForDevice(1)
+    pointer = resources.allocMemory(SimpleNamespace(device=1, size=100))
+    assert pointer.take(100).dtype == torch.uint8 and resources.getMemoryInfo()[1]["Other"] == (1, 100)
+    with pytest.raises(RuntimeError, match="no memory of GPU 0"):
+        resources.deallocMemory(0, pointer)
+    resources.deallocMemory(1, pointer)
+    assert "Other" not in resources.getMemoryInfo()[1]
+    resources.deallocMemory(1, None)
+    with pytest.raises(RuntimeError):
+        resources.initializeForDevice(7)
+
+
+def test_a_virtual_gpu_has_no_streams():
+    resources = faiss.StandardGpuResourcesImpl()
+    assert resources.getAlternateStreams(0) == [] and resources.getBlasHandle(0) == resources.getAsyncCopyStream(0) == 0
+    assert resources.getPinnedMemory() == (None, 0)
+    with pytest.raises(TypeError):
+        faiss.GpuResourcesVector().push_back(3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="streams are CUDA's")
+def test_a_gpu_has_streams(monkeypatch):
+    monkeypatch.delenv("TSSCOMPAT_VIRTUAL_GPUS")
+    resources = faiss.StandardGpuResourcesImpl()
+    streams = [*resources.getAlternateStreams(0), resources.getAsyncCopyStream(0)]
+    assert len(set(streams)) == 3 and all(streams) and resources.getBlasHandle(0)
+    pointer = resources.allocMemory(SimpleNamespace(device=0, size=64))
+    assert pointer.take(64).is_cuda
+    resources.deallocMemory(0, pointer)
+
+
+def test_cloners_have_options_of_their_own(vectors):
+    index = faiss.IndexFlatL2(D)
+    index.add(vectors[0])
+    options = faiss.GpuMultipleClonerOptions()
+    cloner = faiss.ToGpuCloner(faiss.StandardGpuResources(), 1, options)
+    assert (cloner.device, cloner.useFloat16) == (1, False) and cloner.clone_Index(index).getDevice() == 1
+    cloner.useFloat16 = True
+    assert not options.useFloat16, "a copy of the options"
+    assert cloner.clone_Index(index).ntotal == index.ntotal
+    several = faiss.ToGpuClonerMultiple([cloner, faiss.ToGpuCloner(cloner.provider, 0, options)], options)
+    replicas = several.clone_Index(index)
+    assert [replicas.at(i).getDevice() for i in range(2)] == [1, 0]
+    several.shard = True
+    shards = several.clone_Index(index)
+    assert [shards.at(i).ntotal for i in range(2)] == [700, 700]
+    assert np.array_equal(shards.search(vectors[1], 3)[1], index.search(vectors[1], 3)[1])
+
+
+@pytest.mark.parametrize("shard_type, held", [(1, 700), (2, 700), (4, None)])
+def test_a_cloner_copies_a_shard(vectors, shard_type, held):
+    index = faiss.index_factory(D, "IVF4,Flat")
+    index.train(vectors[0])
+    index.add(vectors[0])
+    options = faiss.GpuMultipleClonerOptions()
+    options.shard_type = shard_type
+    cloner = faiss.ToGpuClonerMultiple([faiss.StandardGpuResources()] * 2, [0, 1], options)
+    parts = [faiss.IndexIVFFlat(index.quantizer, D, 4) for _ in range(2)]
+    for i, part in enumerate(parts):
+        cloner.copy_ivf_shard(index, part, 2, i)
+    counted = [part.ntotal for part in parts]
+    assert sum(counted) == 1400 and (held is None or counted == [held, held])
+    cloner.shard_type = 3
+    with pytest.raises(RuntimeError, match="shard_type 3"):
+        cloner.copy_ivf_shard(index, parts[0], 2, 0)
+
+
+def test_a_factory_of_steps_counts_them():
+    factory = faiss.GpuProgressiveDimIndexFactory(2)
+    assert (factory.ncall, list(factory.devices), factory.vres.size()) == (0, [0, 1], 2)
+    factory.options.shard = True
+    assert isinstance(factory(4), faiss.IndexShards) and factory.ncall == 1
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -220,7 +220,7 @@ def test_levels_refine_candidates():
     flat = tsscompat.IndexFlatL2Panorama(24, 6, 2)
     flat.add(x)
     with pytest.raises(RuntimeError, match="batches of 1"):
-        flat.search_subset(queries, 3, np.zeros((8, 3), np.int64), 2)
+        flat.search_subset(8, queries, 3, np.zeros((8, 3), np.int64), 2, np.zeros((8, 2), np.float32), np.zeros((8, 2), np.int64))
     with pytest.raises(RuntimeError):
         flat.search(queries, 3)  # more than a batch
 

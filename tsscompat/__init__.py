@@ -1,6 +1,7 @@
 """FAISS's Python API, computed by PyTorch: `import tsscompat as faiss`."""
 
 import gc as _gc
+import sys as _sys
 from typing import Any as _Any
 
 # Nothing that an import makes is garbage, but it is enough to set off a collection, which looks at all of torch's objects: 90 ms of 200.
@@ -13,12 +14,15 @@ try:
     from tsscompat.faiss_compat.base import Index as Index
     from tsscompat.faiss_compat.binary import IndexBinary as IndexBinary
     from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a missing name says why
+    from tsscompat.faiss_compat.stats import Namespace as _Namespace
 finally:
     if _collecting:
         # What was made counts as old without a look at it: 15 ms.
         _gc.freeze()
         _gc.unfreeze()
         _gc.enable()
+
+_sys.modules[__name__].__class__ = _Namespace
 
 __version__ = "0.1.0"
 

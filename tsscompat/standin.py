@@ -21,12 +21,13 @@ import tsscompat
 from tsscompat.errors import FaissError
 from tsscompat.faiss_compat.gaps import missing
 from tsscompat.faiss_compat.machine import get_version
+from tsscompat.faiss_compat.stats import Namespace
 
 # Modules of FAISS's package whose names its top level repeats.
 _FLAT = ("swigfaiss", "loader", "array_conversions", "class_wrappers", "extra_wrappers", "gpu_wrappers")
 
 
-class StandIn(ModuleType):
+class StandIn(Namespace):
     """The module `faiss`: tsscompat's names, FAISS's version."""
 
     def __init__(self) -> None:

@@ -29,6 +29,7 @@ from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a 
 from tsscompat.faiss_compat.gpu import *
 from tsscompat.faiss_compat.gpu_binary import *
 from tsscompat.faiss_compat.gpu_cagra import *
+from tsscompat.faiss_compat.gpu_cloners import *
 from tsscompat.faiss_compat.gpu_functions import *
 from tsscompat.faiss_compat.gpu_indexes import *
 from tsscompat.faiss_compat.gpu_resources import *
@@ -40,6 +41,7 @@ from tsscompat.faiss_compat.heaps import *
 from tsscompat.faiss_compat.idmap import *
 from tsscompat.faiss_compat.invlists import *
 from tsscompat.faiss_compat.invlists_blocks import *
+from tsscompat.faiss_compat.invlists_hooks import *
 from tsscompat.faiss_compat.invlists_ondisk import *
 from tsscompat.faiss_compat.invlists_views import *
 from tsscompat.faiss_compat.io import *
@@ -63,6 +65,7 @@ from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
 from tsscompat.faiss_compat.neural import *
 from tsscompat.faiss_compat.nsg import *
+from tsscompat.faiss_compat.ondisk_table import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.packers import *
 from tsscompat.faiss_compat.panorama import *

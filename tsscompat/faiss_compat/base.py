@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import Array, Batch, as_tensor, matrix, rows
+from tsscompat.arrays import Array, Batch, as_tensor, rows
 from tsscompat.arrays import ids as ids_in
 from tsscompat.devices import Placement
 from tsscompat.errors import FaissError, check, expect
@@ -141,12 +141,22 @@ class Index(PointerMethods, Stated):
         distances, labels, vectors = self._search_and_reconstruct(batch.tensor, int(k), params)
         return batch.give_back(distances, D), batch.give_back(labels, I), batch.give_back(vectors, R)
 
-    def search_subset(self, x: Array, k_base: int, base_labels: Array, k: int) -> tuple[Array, Array]:
-        """The k best of k_base given candidates for each row of x."""
+    def search_and_return_codes(
+        self,
+        x: Array,
+        k: int,
+        *,
+        include_listnos: bool = False,
+        params: SearchParameters | None = None,
+        D: Array | None = None,
+        I: Array | None = None,
+        codes: Array | None = None,
+    ) -> tuple[Array, Array, Array]:
+        """A search that also gives the codes of what it finds, behind their list numbers where asked for."""
         batch = rows(x, self.d, self.device)
-        given = matrix(base_labels, batch.tensor.shape[0], k_base, torch.int64, self.device, "candidates")
-        distances, labels = self._search_subset(batch.tensor, given, int(k))
-        return batch.give_back(distances), batch.give_back(labels)
+        expect(k > 0, "k must be positive, got {}", k)
+        distances, labels, found = self._search_and_return_codes(batch.tensor, int(k), include_listnos, params)
+        return batch.give_back(distances, D), batch.give_back(labels, I), batch.give_back(found, codes)
 
     def reconstruct(self, key: int, x: Array | None = None) -> Array:
         """The vector with an id, as far as the index still knows it."""
@@ -228,18 +238,6 @@ class Index(PointerMethods, Stated):
         batch = self._codes_in(codes)
         self._add_sa_codes(batch.tensor, None if ids is None else ids_in(ids, batch.tensor.shape[0], self.device))
 
-    def compute_residual(self, x: Array, key: int, residual: Array | None = None) -> Array:
-        """What a vector differs by from the one with an id."""
-        given, back = as_tensor(x, torch.float32, self.device)
-        keys = torch.tensor([int(key)], dtype=torch.int64, device=self.device)
-        return Batch(given, back).give_back((given.reshape(1, -1) - self._reconstruct(keys)).reshape(given.shape), residual)
-
-    def compute_residual_n(self, xs: Array, keys: Array, residuals: Array | None = None) -> Array:
-        """What vectors differ by from those with some ids."""
-        batch = rows(xs, self.d, self.device)
-        wanted = ids_in(keys, batch.tensor.shape[0], self.device)
-        return batch.give_back(batch.tensor - self._reconstruct(wanted), residuals)
-
     def get_distance_computer(self) -> Any:
         """Distances to single vectors, for a query set on it."""
         self._refuse("get_distance_computer")
@@ -304,6 +302,11 @@ class Index(PointerMethods, Stated):
         if bool(found.any()):
             vectors[found] = self._reconstruct(labels[found])
         return distances, labels, vectors
+
+    def _search_and_return_codes(
+        self, x: Tensor, k: int, with_listno: bool, params: SearchParameters | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        self._refuse("search_and_return_codes")
 
     def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self._refuse("search_subset")

@@ -54,35 +54,33 @@ def _unpack(codes: Tensor, widths: Tensor) -> Tensor:
     return values.view(n, m + fill.shape[0])[:, :m].to(torch.int32)
 
 
-def pack_bitstrings(*arguments: Any) -> Any:
+def pack_bitstrings(a: Any, nbit: Any, *pointed: Any) -> Any:
     """Rows of numbers as rows of bytes: (a, nbit), where nbit is a number or one for each column.
 
     As in FAISS's C++ also (n, M, nbit, unpacked, packed, code_size) with pointers.
     """
-    if len(arguments) == 2:
-        a, nbit = arguments
+    if not pointed:
         values, back = as_tensor(a, torch.int32, _CPU)
         expect(values.ndim == 2, "expected a table, got {} dimensions", values.ndim)
         widths = _widths(nbit, values.shape[1])
         return Batch(values, back).give_back(_pack(values, widths, (int(widths.sum()) + 7) // 8))
-    n, m, nbit, unpacked, packed, code_size = arguments
+    n, m, (nbit, unpacked, packed, code_size) = a, nbit, pointed
     widths = _pointed_widths(nbit, m, code_size)
     behind(packed, n, code_size).copy_(_pack(behind(unpacked, n, m), widths, code_size))
     return None
 
 
-def unpack_bitstrings(*arguments: Any) -> Any:
+def unpack_bitstrings(b: Any, M_or_nbits: Any, nbit: Any = None, *pointed: Any) -> Any:
     """Rows of numbers from rows of bytes: (b, M, nbit) or (b, nbits).
 
     As in FAISS's C++ also (n, M, nbit, packed, code_size, unpacked) with pointers.
     """
-    if len(arguments) < 4:
-        b, *given = arguments
+    if not pointed:
         codes, back = as_tensor(b, torch.uint8, _CPU)
-        widths = _widths(given[0], len(given[0])) if len(given) == 1 else _widths(given[1], int(given[0]))
+        widths = _widths(M_or_nbits, len(M_or_nbits)) if nbit is None else _widths(nbit, int(M_or_nbits))
         expect(codes.shape[1] * 8 >= int(widths.sum()), "{} bytes are too few for {} bits", codes.shape[1], int(widths.sum()))
         return Batch(codes, back).give_back(_unpack(codes, widths))
-    n, m, nbit, packed, code_size, unpacked = arguments
+    n, m, (packed, code_size, unpacked) = b, M_or_nbits, pointed
     widths = _pointed_widths(nbit, m, code_size)
     behind(unpacked, n, m).copy_(_unpack(behind(packed, n, code_size), widths))
     return None

@@ -132,6 +132,16 @@ class IndexFlatCodes(Index):
             parts.append((limits, distances, labels + start))
         return join_ranges(parts, x.shape[0], x.device)
 
+    def _search_and_return_codes(
+        self, x: Tensor, k: int, with_listno: bool, params: SearchParameters | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        check(not with_listno, "{} has no lists", type(self).__name__)
+        distances, labels = self._search(x, k, params)
+        codes = torch.full((*labels.shape, self.code_size), 255, dtype=torch.uint8, device=x.device)
+        found = labels >= 0
+        codes[found] = self._rows[labels[found]]
+        return distances, labels, codes
+
     def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
         labels = held_labels(base_labels, self.ntotal)
         return merge(subset_distances(self, x, labels), labels, k, is_similarity(self.metric_type))

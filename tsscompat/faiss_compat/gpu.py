@@ -14,7 +14,6 @@ from tsscompat.devices import CPU, Placement, gpu, require_memory
 from tsscompat.errors import check
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.binary import IndexBinary
-from tsscompat.faiss_compat.clustering import ProgressiveDimIndexFactory
 from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
@@ -43,16 +42,13 @@ from tsscompat.faiss_compat.gpu_resources import (
 )
 from tsscompat.faiss_compat.graph import IndexHNSWCagra
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
-from tsscompat.faiss_compat.io import Cloner
 from tsscompat.faiss_compat.ivf import IndexIVF
 from tsscompat.faiss_compat.ivf_flat import IndexIVFFlat
 from tsscompat.faiss_compat.ivf_pq import IndexIVFPQ
 from tsscompat.faiss_compat.ivf_sq import IndexIVFScalarQuantizer
-from tsscompat.faiss_compat.local_search import IcmEncoder, IcmEncoderFactory, LocalSearchQuantizer
 from tsscompat.faiss_compat.meta import IndexReplicas, IndexShards, IndexShardsIVF, ThreadedIndex
 from tsscompat.faiss_compat.quantized import IndexScalarQuantizer
 from tsscompat.faiss_compat.quantizers import ScalarQuantizer
-from tsscompat.faiss_compat.tuning import ParameterSpace
 from tsscompat.faiss_compat.vectors import Int32Vector
 
 # The GPU names of ordinary classes. Only these very classes: a subclass keeps its own name on the GPU.
@@ -175,8 +171,8 @@ def index_gpu_to_cpu(gpu_index: Any) -> Any:
 # -- several GPUs -------------------------------------------------------------------------------------------------------------------
 
 
-def _part_of_lists(index: Any, kind: int, no: int, n: int, quantizer: Any) -> Any:
-    """The shard of an IVF index: its state, and the entries that are its share."""
+def copy_shard(index: Any, part: Any, kind: int, n: int, no: int) -> None:
+    """Copy the share of one shard of n from an IVF index into another."""
     whole, lists = index.ntotal, index.nlist
     ranges = {
         1: (InvertedLists.SUBSET_TYPE_ID_MOD, n, no),
@@ -184,21 +180,26 @@ def _part_of_lists(index: Any, kind: int, no: int, n: int, quantizer: Any) -> An
         4: (InvertedLists.SUBSET_TYPE_INVLIST, no * lists // n, (no + 1) * lists // n),
     }
     check(kind in ranges, "shard_type {} not implemented", kind)
+    index.copy_subset_to(part, *ranges[kind])
+
+
+def _part_of_lists(index: Any, kind: int, no: int, n: int, quantizer: Any) -> Any:
+    """The shard of an IVF index: its state, and the entries that are its share."""
     part = object.__new__(type(index))
     part.__dict__.update(vars(index))
     part._drop_caches()
     part.__dict__.update(
         quantizer=quantizer,
-        invlists=ArrayInvertedLists(lists, index.code_size).to(index.device),
+        invlists=ArrayInvertedLists(index.nlist, index.code_size).to(index.device),
         direct_map=DirectMap(),
         own_fields=False,
         ntotal=0,
     )
-    index.copy_subset_to(part, *ranges[kind])
+    copy_shard(index, part, kind, n, no)
     return part
 
 
-def _sharded(index: Any, options: GpuMultipleClonerOptions, place: Sequence[Callable[[Any], Any]]) -> Any:
+def sharded(index: Any, options: GpuMultipleClonerOptions, place: Sequence[Callable[[Any], Any]]) -> Any:
     """An index cut into a part for each GPU."""
     n = len(place)
     flat = isinstance(index, IndexFlatCodes)
@@ -232,16 +233,20 @@ def index_cpu_to_gpu_multiple(resources: Any, devices: Any, index: Any, co: GpuM
     providers = list(resources)
     check(len(numbers) == len(providers) > 0, "{} resources for {} devices", len(providers), len(numbers))
     options = GpuMultipleClonerOptions() if co is None else co
-    if len(numbers) == 1:
-        return index_cpu_to_gpu(providers[0], numbers[0], index, options)
+    return on_several(index, options, [_placer(*each, options) for each in zip(providers, numbers)], numbers[0])
+
+
+def on_several(index: Any, options: GpuClonerOptions, place: Sequence[Callable[[Any], Any]], first: int) -> Any:
+    """Replicas or shards of an index, each placed by a function of its own; wrappers of them go to the first GPU."""
+    if len(place) == 1:
+        return place[0](index)
     options._check()
     if isinstance(index, ThreadedIndex):
         index = index_gpu_to_cpu(index)
     if _is_wrapper(index):
-        return _rewrapped(index, gpu(numbers[0]), lambda inner: index_cpu_to_gpu_multiple(providers, numbers, inner, options))
-    place = [_placer(provider, number, options) for provider, number in zip(providers, numbers)]
-    if getattr(options, "shard", False):
-        return _sharded(index, options, place)
+        return _rewrapped(index, gpu(first), lambda inner: on_several(inner, options, place, first))
+    if isinstance(options, GpuMultipleClonerOptions) and options.shard:
+        return sharded(index, options, place)
     replicas = IndexReplicas()
     for put in place:
         replicas.addIndex(put(index))
@@ -275,90 +280,7 @@ def index_cpu_to_all_gpus(index: Any, co: GpuMultipleClonerOptions | None = None
     return index_cpu_to_gpus_list(index, co=co, gpus=None, ngpu=ngpu)
 
 
-# -- the same as classes ------------------------------------------------------------------------------------------------------------
-
-
-class ToCPUCloner(Cloner):
-    """index_gpu_to_cpu as an object."""
-
-    def clone_Index(self, index: Any) -> Any:
-        return index_gpu_to_cpu(index)
-
-    def merge_index(self, dst: Any, src: Any, successive_ids: bool) -> None:
-        """Move one index's vectors to the end of another."""
-        dst.merge_from(src, dst.ntotal if successive_ids and not isinstance(dst, IndexFlatCodes) else 0)
-
-
-class ToGpuCloner(Cloner):
-    """index_cpu_to_gpu as an object."""
-
-    def __init__(self, provider: Any, device: int, options: GpuClonerOptions) -> None:
-        self.provider, self.device, self.options = provider, device, options
-
-    def clone_Index(self, index: Any) -> Any:
-        return index_cpu_to_gpu(self.provider, self.device, index, self.options)
-
-
-class ToGpuClonerMultiple(Cloner):
-    """index_cpu_to_gpu_multiple as an object: (resources, devices, options) or (cloners, options)."""
-
-    def __init__(self, first: Any, second: Any, options: GpuMultipleClonerOptions | None = None) -> None:
-        if options is None:
-            self.sub_cloners, self.options = list(first), second
-        else:
-            self.sub_cloners = [ToGpuCloner(provider, device, options) for provider, device in zip(first, second)]
-            self.options = options
-
-    def clone_Index(self, index: Any) -> Any:
-        providers = [cloner.provider for cloner in self.sub_cloners]
-        return index_cpu_to_gpu_multiple(providers, [cloner.device for cloner in self.sub_cloners], index, self.options)
-
-    def clone_Index_to_shards(self, index: Any) -> Any:
-        return _sharded(index, self.options, [cloner.clone_Index for cloner in self.sub_cloners])
-
-
-class GpuProgressiveDimIndexFactory(ProgressiveDimIndexFactory):
-    """Flat indexes on the first GPUs, for progressive-dimension clustering."""
-
-    def __init__(self, ngpu: int) -> None:
-        super().__init__()
-        check(ngpu >= 1, "expected at least one GPU, got {}", ngpu)
-        self.options = GpuMultipleClonerOptions()
-        self.vres, self.devices, self.ncall = [StandardGpuResources() for _ in range(ngpu)], list(range(ngpu)), 0
-
-    def __call__(self, dim: int) -> Any:
-        self.ncall += 1
-        return index_cpu_to_gpu_multiple(self.vres, self.devices, IndexFlatL2(dim), self.options)
-
-
-class GpuIcmEncoderFactory(IcmEncoderFactory):
-    """Makes encoders for a quantizer on the GPU where that quantizer is; `ngpus` of them must be there."""
-
-    def __init__(self, ngpus: int = 1) -> None:
-        super().__init__()
-        check(1 <= ngpus <= get_num_gpus(), "expected 1 to {} GPUs, got {}", get_num_gpus(), ngpus)
-
-    def get(self, lsq: LocalSearchQuantizer) -> IcmEncoder:
-        return IcmEncoder(lsq)
-
-
-class GpuParameterSpace(ParameterSpace):
-    """A ParameterSpace that also knows the tables of a placed IVFPQ index."""
-
-    def set_index_parameter(self, index: Any, name: str, val: float) -> None:
-        if name == "use_precomputed_table" and isinstance(index, GpuIndexIVFPQ):
-            index.setPrecomputedCodes(bool(val))
-        else:
-            super().set_index_parameter(index, name, val)
-
-
 __all__ = [
-    "GpuIcmEncoderFactory",
-    "GpuParameterSpace",
-    "GpuProgressiveDimIndexFactory",
-    "ToCPUCloner",
-    "ToGpuCloner",
-    "ToGpuClonerMultiple",
     "index_cpu_to_all_gpus",
     "index_cpu_to_gpu",
     "index_cpu_to_gpu_multiple",

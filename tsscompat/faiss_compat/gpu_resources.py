@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tsscompat.devices import free_memory, gpu, gpu_count
 from tsscompat.errors import check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer
 from tsscompat.faiss_compat.gpu_indexes import INDICES_64_BIT, GpuIndexIVFConfig, MemorySpace_Device
 from tsscompat.faiss_compat.vectors import ObjectVector, Vector
@@ -74,13 +75,17 @@ class StandardGpuResources(GpuResourcesProvider):
         return free_memory(gpu(device).device) or 0
 
     def getMemoryInfo(self) -> dict[int, dict[str, tuple[int, int]]]:
-        """For each GPU by kind of content: how many tensors the indexes placed with these resources hold there, of how many bytes."""
+        """For each GPU by kind of content: how many tensors are there of indexes placed with these resources, of how many bytes."""
         found: dict[int, dict[str, tuple[int, int]]] = {number: {"FlatData": (0, 0)} for number in range(gpu_count())}
         for index in list(self.__dict__.get("_placed", ())):
             held = found.setdefault(max(0, index.getDevice()), {})
             for kind, tensors in index._gpu_content().items():
                 count, size = held.get(kind, (0, 0))
                 held[kind] = count + len(tensors), size + sum(t.nbytes for t in tensors)
+        for (number, _), made in self.__dict__.get("_allocated", {}).items():
+            held = found.setdefault(number, {})
+            count, size = held.get("Other", (0, 0))
+            held["Other"] = count + 1, size + made.tensor.nbytes
         return found
 
     def _note(self, index: Any) -> None:
@@ -120,6 +125,52 @@ class StandardGpuResources(GpuResourcesProvider):
     def supportsBFloat16CurrentDevice(self) -> bool:
         return self.supportsBFloat16(torch.cuda.current_device() if torch.cuda.is_available() else 0)
 
+    # -- what FAISS's GPU code asks for itself --------------------------------------------------------------------------------------
+
+    def initializeForDevice(self, device: int) -> None:
+        """Make a GPU ready, which torch does at its first use at the latest; raises where there is none."""
+        torch.empty(0, device=gpu(device).device)
+
+    def getBlasHandle(self, device: int) -> int:
+        """The cuBLAS handle that torch's products use on a GPU now; 0 for a virtual GPU."""
+        if gpu(device).device.type != "cuda":
+            return 0
+        with torch.cuda.device(device):
+            return int(torch.cuda.current_blas_handle())
+
+    def _streams(self, device: int) -> list[int]:
+        """Three streams of our own on a GPU, made when first asked for; none on a virtual GPU."""
+        if gpu(device).device.type != "cuda":
+            return []
+        made = self.__dict__.setdefault("_made_streams", {})
+        if device not in made:
+            made[device] = [torch.cuda.Stream(device) for _ in range(3)]
+        return [int(stream.cuda_stream) for stream in made[device]]
+
+    def getAlternateStreams(self, device: int) -> list[int]:
+        """Two more CUDA streams of a GPU; none of a virtual GPU."""
+        return self._streams(device)[:2]
+
+    def getAsyncCopyStream(self, device: int) -> int:
+        """A CUDA stream for copies to and from a GPU; 0 for a virtual GPU."""
+        return (self._streams(device) or [0])[-1]
+
+    def getPinnedMemory(self) -> tuple[None, int]:
+        """No buffer of 0 bytes: torch pins what is copied when it is copied."""
+        return None, 0
+
+    def allocMemory(self, req: Any) -> Pointer:
+        """So many bytes (`req.size`) on a GPU (`req.device`), held until they are given back."""
+        made = Pointer(torch.empty(int(req.size), dtype=torch.uint8, device=gpu(int(req.device)).device))
+        self.__dict__.setdefault("_allocated", {})[int(req.device), int(made)] = made
+        return made
+
+    def deallocMemory(self, device: int, ptr: Any) -> None:
+        """Give back what allocMemory gave; None is nothing."""
+        if ptr is not None and int(ptr):
+            known = self.__dict__.get("_allocated", {}).pop((int(device), int(ptr)), None)
+            check(known is not None, "no memory of GPU {} was allocated at {}", device, int(ptr))
+
     def __deepcopy__(self, memo: dict[int, Any]) -> StandardGpuResources:
         return self
 
@@ -129,6 +180,11 @@ StandardGpuResourcesImpl = StandardGpuResources
 
 class GpuResourcesVector(ObjectVector):
     """std::vector of resources."""
+
+    def push_back(self, res: GpuResourcesProvider) -> None:
+        if not isinstance(res, GpuResourcesProvider):
+            raise TypeError(f"expected GPU resources, got {type(res).__name__}")
+        super().push_back(res)
 
 
 class GpuClonerOptions(Stated):
@@ -144,6 +200,12 @@ class GpuClonerOptions(Stated):
     use_cuvs = boolean(False, "only False")
     allowCpuCoarseQuantizer = boolean(False, "every coarse quantizer lives on the GPU")
     memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Unified: lists stay in the host's memory (not an option of FAISS's)")
+
+    def _take(self, other: GpuClonerOptions) -> None:
+        """Copy what another has of these options."""
+        for name in set(self._declared) & set(GpuMultipleClonerOptions._declared) - {"referenced_objects"}:
+            if name in vars(other):
+                setattr(self, name, vars(other)[name])
 
     def _check(self) -> None:
         config = GpuIndexIVFConfig()

@@ -21,6 +21,7 @@ from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersHNSW
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantized import IndexPQ, IndexScalarQuantizer
+from tsscompat.faiss_compat.quantizers import ProductQuantizer, ScalarQuantizer
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.stored_graph import StoredGraph
 from tsscompat.faiss_compat.vectors import Float64Vector, Int32Vector, UInt64Vector
@@ -355,10 +356,10 @@ class IndexHNSW(Layered, StoredGraph):
     def _bottom(self, node: int) -> list[int]:
         return [i for i in self.hnsw.neighbors.tensor[slice(*self.hnsw.neighbor_range(node, 0))].tolist() if i >= 0]
 
-    def shrink_level_0_neighbors(self, new_size: int) -> None:
-        """Choose at most new_size of each node's bottom neighbours."""
+    def shrink_level_0_neighbors(self, size: int) -> None:
+        """Choose at most `size` of each node's bottom neighbours."""
         lists = [self._bottom(node) for node in range(self.ntotal)]
-        self._rewrite([self._chosen(node, names, None, new_size) if names else [] for node, names in enumerate(lists)])
+        self._rewrite([self._chosen(node, names, None, size) if names else [] for node, names in enumerate(lists)])
 
     def init_level_0_from_knngraph(self, k: int, D: Any, I: Any) -> None:
         """Make the bottom level of a table of nearest neighbours."""
@@ -439,6 +440,13 @@ class IndexHNSWSQ(IndexHNSW):
         if d:
             self._own(IndexScalarQuantizer(d, qtype, metric))
 
+    @property
+    def sq(self) -> ScalarQuantizer:
+        """What makes the storage's codes."""
+        self._need_storage()
+        made: ScalarQuantizer = self.storage.sq
+        return made
+
 
 class IndexHNSW2Level(IndexHNSW):
     """A graph over codes of two layers."""
@@ -450,6 +458,19 @@ class IndexHNSW2Level(IndexHNSW):
 
             self._own(Index2Layer(quantizer, nlist, m_pq))
         self.is_trained = False
+
+    @property
+    def q1(self) -> Any:
+        """What makes the first part of the storage's codes: a Level1Quantizer."""
+        self._need_storage()
+        return self.storage.q1
+
+    @property
+    def pq(self) -> ProductQuantizer:
+        """What makes the second part."""
+        self._need_storage()
+        made: ProductQuantizer = self.storage.pq
+        return made
 
 
 class IndexHNSWCagra(IndexHNSW):

@@ -9,17 +9,19 @@ from torch import Tensor
 
 from tsscompat.algorithms import hashing
 from tsscompat.algorithms.ivf import ListCodec
-from tsscompat.arrays import Array, rows
+from tsscompat.arrays import rows
 from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, child, enum, integer, real, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
+from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.pretransform import IndexPreTransform
 from tsscompat.faiss_compat.transforms import LinearTransform, RandomRotationMatrix, VectorTransform
-from tsscompat.faiss_compat.vectors import Float32Vector
+from tsscompat.faiss_compat.vectors import Float32Vector, UInt8Vector
 from tsscompat.kernels import hamming
 
 
@@ -47,14 +49,26 @@ class IndexLSH(IndexFlatCodes):
         """code_size, under its old name."""
         return int(self.code_size)
 
+    @property
+    def bytes(self) -> UInt8Vector:
+        """`codes`, as FAISS's stub calls them."""
+        held: UInt8Vector = self.codes
+        return held
+
+    @bytes.setter
+    def bytes(self, codes: Any) -> None:
+        self.codes = codes
+
     def _compared(self, x: Tensor) -> Tensor:
         """What the signs are taken of."""
         x = self.rrot._apply(x) if self.rotate_data else x[:, : self.nbits]
         return x - self.thresholds.tensor if self.train_thresholds else x
 
-    def apply_preprocess(self, x: Array) -> Array:
-        """What the signs are taken of: vectors rotated, cut to nbits numbers, less the thresholds."""
-        batch = rows(x, self.d, self.device)
+    def apply_preprocess(self, n: Any = None, x: Any = None) -> Any:
+        """What the signs are taken of (vectors rotated, cut, less the thresholds): of an array, or of (count, address) an address."""
+        if isinstance(n, int):
+            return Pointer(self._compared(behind(x, n, self.d).to(self.device)))
+        batch = rows(n if x is None else x, self.d, self.device)
         return batch.give_back(self._compared(batch.tensor))
 
     def _train(self, x: Tensor) -> None:

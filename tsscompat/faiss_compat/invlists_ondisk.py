@@ -1,4 +1,4 @@
-"""Inverted lists in a file that is mapped into memory, in FAISS's layout, and the table of hooks by which files name kinds of lists.
+"""Inverted lists in a file that is mapped into memory, in FAISS's layout.
 
 The file holds, for each list, room for `capacity` codes and behind it for as many ids; what no list has is kept as slots, in order. A list
 that outgrows its room moves to a slot of the next power of two. A search copies the lists that it probes, and no others; whatever wants all
@@ -17,71 +17,14 @@ from torch import Tensor
 
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.attributes import Stated, anything, boolean, integer, size_t, text
+from tsscompat.faiss_compat.attributes import anything, boolean, integer, size_t, text
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists, items
+from tsscompat.faiss_compat.ondisk_table import OnDiskOneListVector, OnDiskSlot
 from tsscompat.faiss_compat.vectors import ObjectVector
 from tsscompat.kernels.ivf_lists import Ragged
 
-_NOWHERE = (1 << 64) - 1
 # Lists move and the file grows one at a time.
 _LOCK = threading.RLock()
-
-
-class OnDiskOneList(Stated):
-    """Where a list is: entries, entries that there is room for, and the byte where it begins."""
-
-    def __init__(self, row: Tensor | None = None) -> None:
-        super().__init__()
-        self._row = torch.tensor([0, 0, -1]) if row is None else row
-
-    def _get(self, place: int) -> int:
-        return int(self._row[place]) & _NOWHERE
-
-    def _set(self, place: int, value: int) -> None:
-        self._row[place] = value - (1 << 64) if value >= 1 << 63 else value
-
-    size = property(lambda self: self._get(0), lambda self, value: self._set(0, value))
-    capacity = property(lambda self: self._get(1), lambda self, value: self._set(1, value))
-    offset = property(lambda self: self._get(2), lambda self, value: self._set(2, value))
-
-
-class OnDiskOneListVector:
-    """std::vector of OnDiskOneList: rows of a table."""
-
-    def __init__(self, table: Tensor | None = None) -> None:
-        self.table = torch.empty(0, 3, dtype=torch.int64) if table is None else table
-
-    def size(self) -> int:
-        return self.table.shape[0]
-
-    def at(self, i: int) -> OnDiskOneList:
-        if not 0 <= i < self.size():
-            raise IndexError(f"index {i} of a vector of {self.size()}")
-        return OnDiskOneList(self.table[i])
-
-    def push_back(self, item: OnDiskOneList) -> None:
-        self.table = torch.cat([self.table, item._row[None]])
-
-    def resize(self, n: int) -> None:
-        """Cut to n lists, or fill up with empty ones."""
-        fresh = torch.tensor([0, 0, -1]).expand(max(0, n - self.size()), 3)
-        self.table = torch.cat([self.table[:n], fresh])
-
-    def clear(self) -> None:
-        self.resize(0)
-
-    __len__, __getitem__ = size, at
-
-
-class OnDiskSlot(Stated):
-    """Bytes of the file that no list has."""
-
-    offset = size_t(0, "where they begin")
-    capacity = size_t(0, "how many")
-
-    def __init__(self, offset: int = 0, capacity: int = 0) -> None:
-        super().__init__()
-        self.offset, self.capacity = offset, capacity
 
 
 class OnDiskInvertedLists(InvertedLists):
@@ -392,84 +335,4 @@ def _sizes(lists: InvertedLists) -> Tensor:
     return lists._lists.table[:, 0] if isinstance(lists, OnDiskInvertedLists) else lists._ragged().sizes.cpu()
 
 
-class InvertedListsIOHook(Stated):
-    """How a kind of lists is named in files; sections/lists.py reads and writes them."""
-
-    key = text("", "the tag")
-    classname = text("", "the class")
-
-    def __init__(self, key: str = "", classname: str = "") -> None:
-        super().__init__()
-        self.key, self.classname = key, classname
-
-    @staticmethod
-    def add_callback(cb: InvertedListsIOHook) -> None:
-        """Enter a kind."""
-        _HOOKS.append(cb)
-
-    @staticmethod
-    def print_callbacks() -> None:
-        """Print the kinds."""
-        print(f"registered {len(_HOOKS)} InvertedListsIOHooks:")
-        for hook in _HOOKS:
-            print(f"{int.from_bytes(hook.key.encode(), 'little'):08x} {hook.key} {hook.classname}")
-
-    @staticmethod
-    def lookup(h: int) -> InvertedListsIOHook:
-        """The kind of a tag."""
-        found = next((hook for hook in _HOOKS if int.from_bytes(hook.key.encode(), "little") == h), None)
-        check(found is not None, "no inverted lists have the tag {:08x}", h)
-        assert found is not None
-        return found
-
-    @staticmethod
-    def lookup_classname(classname: str) -> InvertedListsIOHook:
-        """The kind of a class."""
-        found = next((hook for hook in _HOOKS if hook.classname == classname), None)
-        check(found is not None, "no inverted lists have the class name {}", classname)
-        assert found is not None
-        return found
-
-    def write(self, ils: InvertedLists, f: Any) -> None:
-        """Write lists to an IOWriter."""
-        from tsscompat.faiss_compat.io import write_InvertedLists
-
-        write_InvertedLists(ils, f)
-
-    def read(self, f: Any, io_flags: int = 0) -> InvertedLists:
-        """Read lists from an IOReader, their tag included."""
-        from tsscompat.faiss_compat.io import read_InvertedLists
-
-        made: InvertedLists = read_InvertedLists(f, io_flags)
-        return made
-
-    def read_ArrayInvertedLists(self, f: Any, io_flags: int, nlist: int, code_size: int, sizes: Any) -> InvertedLists:
-        """Lists in memory, read as this kind: through the flags of the functions that read indexes."""
-        raise FaissError(f"read to array not implemented for {self.classname}: read_index does it, with IO_FLAG_MMAP")
-
-
-class OnDiskInvertedListsIOHook(InvertedListsIOHook):
-    """That of lists in a file."""
-
-    def __init__(self) -> None:
-        super().__init__("ilod", "OnDiskInvertedLists")
-
-
-class BlockInvertedListsIOHook(InvertedListsIOHook):
-    """That of lists in blocks."""
-
-    def __init__(self) -> None:
-        super().__init__("ilbl", "BlockInvertedLists")
-
-
-_HOOKS: list[InvertedListsIOHook] = [OnDiskInvertedListsIOHook(), BlockInvertedListsIOHook()]
-
-__all__ = [
-    "BlockInvertedListsIOHook",
-    "InvertedListsIOHook",
-    "OnDiskInvertedLists",
-    "OnDiskInvertedListsIOHook",
-    "OnDiskOneList",
-    "OnDiskOneListVector",
-    "OnDiskSlot",
-]
+__all__ = ["OnDiskInvertedLists"]

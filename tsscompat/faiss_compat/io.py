@@ -185,14 +185,14 @@ def read_ProductQuantizer(fname: Any) -> ProductQuantizer:
     return made
 
 
-def write_InvertedLists(ils: Any, fname: Any) -> None:
+def write_InvertedLists(ils: Any, f: Any) -> None:
     """Write inverted lists."""
-    _write_to(fname, lambda writer: sections.InvertedListsCodec().write(writer, ils, None))
+    _write_to(f, lambda writer: sections.InvertedListsCodec().write(writer, ils, None))
 
 
-def read_InvertedLists(fname: Any, io_flags: int = 0) -> Any:
-    """Read inverted lists."""
-    return _read_from(fname, lambda reader: sections.InvertedListsCodec().read(reader, None), io_flags)
+def read_InvertedLists(reader: Any, io_flags: int = 0) -> Any:
+    """Read inverted lists, from a reader or a file's name."""
+    return _read_from(reader, lambda source: sections.InvertedListsCodec().read(source, None), io_flags)
 
 
 def clone_index(index: Any) -> Any:

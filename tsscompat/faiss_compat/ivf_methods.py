@@ -74,23 +74,6 @@ class IVFMethods:
         lims, distances, labels = self._range_search_preassigned(batch.tensor, float(thresh), keys, coarse, None)
         return lims_out(batch, lims), batch.give_back(distances), batch.give_back(labels)
 
-    def search_and_return_codes(
-        self: Any,
-        x: Array,
-        k: int,
-        *,
-        include_listnos: bool = False,
-        params: SearchParameters | None = None,
-        D: Array | None = None,
-        I: Array | None = None,
-        codes: Array | None = None,
-    ) -> tuple[Array, Array, Array]:
-        """A search that also gives the codes of what it finds, behind their list numbers where asked for."""
-        batch = rows(x, self.d, self.device)
-        expect(k > 0, "k must be positive, got {}", k)
-        distances, labels, found = self._search_and_return_codes(batch.tensor, int(k), include_listnos, params)
-        return batch.give_back(distances, D), batch.give_back(labels, I), batch.give_back(found, codes)
-
     def remove_ids(self: Any, x: Array | IDSelector) -> int:
         """Remove the vectors that a selector or an array of ids names; returns how many went."""
         if not isinstance(x, IDSelector) and self.direct_map.type == DirectMap.Hashtable:

@@ -47,18 +47,18 @@ def _inside(index: Any, n: int, x: Any) -> tuple[torch.Tensor, IndexIVF]:
     return vectors, index
 
 
-def check_compatible_for_merge(index0: Any, index1: Any) -> None:
+def check_compatible_for_merge(index1: Any, index2: Any) -> None:
     """Raise unless one index could be merged into the other."""
-    check(type(index0) is type(index1), "can only merge indexes of the same type")
-    if hasattr(index0, "chain") and not isinstance(index0, IndexIVF):
-        kinds = [[type(vt) for vt in index.chain] for index in (index0, index1)]
+    check(type(index1) is type(index2), "can only merge indexes of the same type")
+    if hasattr(index1, "chain") and not isinstance(index1, IndexIVF):
+        kinds = [[type(vt) for vt in index.chain] for index in (index1, index2)]
         check(kinds[0] == kinds[1], "the indexes differ in their transforms")
-        index0, index1 = index0.index, index1.index
-        check(type(index0) is type(index1), "can only merge indexes of the same type")
-    same = index0.d == index1.d and index0.metric_type == index1.metric_type
+        index1, index2 = index1.index, index2.index
+        check(type(index1) is type(index2), "can only merge indexes of the same type")
+    same = index1.d == index2.d and index1.metric_type == index2.metric_type
     check(same, "the indexes differ in dimension or metric")
-    if isinstance(index0, IndexIVF):
-        index0._check_compatible_for_merge(index1)
+    if isinstance(index1, IndexIVF):
+        index1._check_compatible_for_merge(index2)
 
 
 def merge_into(index0: Any, index1: Any, shift_ids: bool) -> None:
@@ -178,10 +178,15 @@ def range_search_with_parameters(
 class SlidingIndexWindow:
     """Slices of entries, first in, first out, all in one index, which must be trained and empty at first."""
 
+    index: Any
+    ils: ArrayInvertedLists
+    nlist: int
+
     def __init__(self, index: Any) -> None:
         self.index = index
-        self.ils = extract_index_ivf(index)._lists()
-        check(isinstance(self.ils, ArrayInvertedLists), "only supports indexes with ArrayInvertedLists")
+        ils: Any = extract_index_ivf(index)._lists()
+        check(isinstance(ils, ArrayInvertedLists), "only supports indexes with ArrayInvertedLists")
+        self.ils = ils
         self.nlist = self.ils.nlist
         self._slices: list[torch.Tensor] = []  # the sizes of the lists of each slice, oldest first
 

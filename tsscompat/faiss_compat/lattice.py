@@ -292,6 +292,16 @@ class IndexLattice(IndexFlatCodes):
         check(self.lattice_nbit < 64, "{} points are too many", self.zn_sphere_codec.nv)
         self.code_size = ((self.lattice_nbit + scale_nbit) * nsq + 7) // 8
 
+    @property
+    def dsub(self) -> int:
+        """`dsq`, as FAISS's stub calls it."""
+        return int(self.dsq)
+
+    @property
+    def r2(self) -> float:
+        """The squared radius of the sphere that directions are points of."""
+        return float(self.zn_sphere_codec.r2)
+
     def _widths(self) -> list[int]:
         return [self.scale_nbit, self.lattice_nbit] * self.nsq
 

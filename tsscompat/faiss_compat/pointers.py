@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tsscompat.faiss_compat.vector_arrays import swig_ptr
@@ -64,17 +65,33 @@ class PointerMethods:
             R=behind(recons, n, k, self.d),
         )
 
+    def search_subset(self: Any, n: int, x: Any, k_base: int, base_labels: Any, k: int, distances: Any, labels: Any) -> None:
+        """The k best of k_base candidates given for each of n vectors."""
+        given = behind(base_labels, n, k_base).to(self.device)
+        found = self._search_subset(behind(x, n, self.d).to(self.device), given, int(k))
+        behind(distances, n, k).copy_(found[0])
+        behind(labels, n, k).copy_(found[1])
+
+    def compute_residual(self: Any, x: Any, residual: Any, key: int) -> None:
+        """What a vector differs by from the one with an id."""
+        self.compute_residual_n(1, x, residual, torch.tensor([int(key)]))
+
+    def compute_residual_n(self: Any, n: int, xs: Any, residuals: Any, keys: Any) -> None:
+        """What n vectors differ by from those with some ids."""
+        near = self._reconstruct(behind(keys, n).to(self.device))
+        behind(residuals, n, self.d).copy_(behind(xs, n, self.d).to(self.device) - near)
+
     def remove_ids_c(self: Any, sel: Any) -> int:
         return int(self.remove_ids(sel))
 
     def update_vectors_c(self: Any, nv: int, idx: Any, v: Any) -> None:
         self.update_vectors(behind(idx, nv), behind(v, nv, self.d))
 
-    def sa_encode_c(self: Any, n: int, x: Any, codes: Any) -> None:
-        self.sa_encode(behind(x, n, self.d), behind(codes, n, self.sa_code_size()))
+    def sa_encode_c(self: Any, n: int, x: Any, bytes: Any) -> None:
+        self.sa_encode(behind(x, n, self.d), behind(bytes, n, self.sa_code_size()))
 
-    def sa_decode_c(self: Any, n: int, codes: Any, x: Any) -> None:
-        self.sa_decode(behind(codes, n, self.sa_code_size()), behind(x, n, self.d))
+    def sa_decode_c(self: Any, n: int, bytes: Any, x: Any) -> None:
+        self.sa_decode(behind(bytes, n, self.sa_code_size()), behind(x, n, self.d))
 
     def add_sa_codes_c(self: Any, n: int, codes: Any, xids: Any = None) -> None:
         self.add_sa_codes(behind(codes, n, self.sa_code_size()), None if xids is None else behind(xids, n))

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tsscompat.arrays import Array, rows
+from tsscompat.arrays import rows
 from tsscompat.errors import check
+from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, child, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.computers import DistanceComputer
@@ -67,15 +68,21 @@ class IndexPreTransform(Index):
             x = step._apply(x)
         return x.contiguous()
 
-    def apply_chain(self, x: Array) -> Array:
-        """What the index behind gets for some vectors."""
-        batch = rows(x, self.d, self.device)
+    def apply_chain(self, n: Any = None, x: Any = None) -> Any:
+        """What the index behind gets for some vectors: of an array an array, of (count, address) an address."""
+        if isinstance(n, int):
+            return Pointer(self._apply(behind(x, n, self.d).to(self.device)))
+        batch = rows(n if x is None else x, self.d, self.device)
         return batch.give_back(self._apply(batch.tensor))
 
-    def reverse_chain(self, xt: Array) -> Array:
-        """Vectors of which the index behind would get these."""
-        batch = rows(xt, self.index.d, self.device)
-        return batch.give_back(self._back(batch.tensor))
+    def reverse_chain(self, n: Any = None, xt: Any = None, x: Any = None) -> Any:
+        """Vectors of which the index behind would get these: of an array an array; (count, address, address) fills the second."""
+        if isinstance(n, int):
+            behind(x, n, self.d).copy_(self._back(behind(xt, n, self.index.d).to(self.device)))
+            return None
+        given, out = (xt, x) if n is None else (n, xt)
+        batch = rows(given, self.index.d, self.device)
+        return batch.give_back(self._back(batch.tensor), out)
 
     def _back(self, x: Tensor) -> Tensor:
         for step in reversed(self.chain.items):

@@ -103,9 +103,9 @@ class RaBitQuantizer(Quantizer):
         given = behind(codes, n, self.code_size).to(self.device)
         behind(x, n, self.d).copy_(self._uncoded(given, self._around(centroid_in)))
 
-    def get_distance_computer(self, qb: int = 0, centroid_in: Any = None, centered: bool = False) -> RaBitQDistanceComputer:
+    def get_distance_computer(self, qb: int = 0, centroid: Any = None, centered: bool = False) -> RaBitQDistanceComputer:
         """Distances to codes, for a query set on it; qb 0 does not round the query."""
-        return RaBitQDistanceComputer(self, self._coder(self._around(centroid_in), qb, centered), None)
+        return RaBitQDistanceComputer(self, self._coder(self._around(centroid), qb, centered), None)
 
 
 class RaBitQDistanceComputer(DistanceComputer):
@@ -184,9 +184,9 @@ class IndexRaBitQ(ScannedCodes):
         codec = rabitq.RaBitQ(self._coder(asked.qb, False, False))
         return rows.within(codec, x, self._as_lists(), radius, allowed_rows(params, self.ntotal, self.device))
 
-    def get_quantized_distance_computer(self, qb: int, centered: bool) -> RaBitQDistanceComputer:
-        """Distances to single vectors with queries rounded to qb bits, for a query set on it."""
-        coder = self._coder(qb, centered)
+    def get_quantized_distance_computer(self, qb_in: int, centered: bool) -> RaBitQDistanceComputer:
+        """Distances to single vectors with queries rounded to qb_in bits, for a query set on it."""
+        coder = self._coder(qb_in, centered)
         return RaBitQDistanceComputer(self, coder, lambda i: (self._rows[i], coder))
 
     def get_FlatCodesDistanceComputer(self) -> RaBitQDistanceComputer:

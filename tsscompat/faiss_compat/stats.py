@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor
@@ -137,8 +138,9 @@ class _GlobalVariables:
             "FastScan_stats": IndexFastScanStats(),
             "indexPanorama_stats": PanoramaStats(),
             "rabitq_stats": RaBitQStats(),
-            # Where FAISS switches from loops to BLAS, and the sizes of its blocks: accepted, and used where our kernels have such a switch.
-            "distance_compute_blas_threshold": 20,
+            # Where FAISS switches from loops to BLAS, the sizes of its blocks, and the k from which it collects by reservoir: without
+            # effect. What is fastest here is chosen from shapes (kernels/numba/screen.py), and the answer is that of the loops either way.
+            "distance_compute_blas_threshold": 128000,
             "distance_compute_blas_query_bs": 4096,
             "distance_compute_blas_database_bs": 1024,
             "distance_compute_min_k_reservoir": 100,
@@ -168,6 +170,20 @@ class _GlobalVariables:
 
 
 cvar = _GlobalVariables()
+
+
+def _of_cvar(name: str) -> Any:
+    return property(lambda module: getattr(cvar, name), lambda module, value: setattr(cvar, name, value))
+
+
+class Namespace(ModuleType):
+    """A module with the global variables that FAISS's stub declares at the top level; reading and assigning there is cvar's."""
+
+    distance_compute_blas_threshold = _of_cvar("distance_compute_blas_threshold")
+    distance_compute_blas_query_bs = _of_cvar("distance_compute_blas_query_bs")
+    distance_compute_blas_database_bs = _of_cvar("distance_compute_blas_database_bs")
+    distance_compute_min_k_reservoir = _of_cvar("distance_compute_min_k_reservoir")
+    index_factory_verbose = _of_cvar("index_factory_verbose")
 
 __all__ = [
     "HNSWStats",

@@ -16,22 +16,22 @@ from tsscompat.faiss_compat.vectors import NUMPY_DTYPES, Float32Vector, UInt8Vec
 _TORCH_DTYPES = {np.dtype(v): k for k, v in NUMPY_DTYPES.items()}
 
 
-def swig_ptr(array: Any) -> Pointer:
+def swig_ptr(a: Any) -> Pointer:
     """A stand-in for the address of a contiguous array."""
-    if isinstance(array, Vector):
-        return array.data()
-    if isinstance(array, Pointer):
-        return array
-    if isinstance(array, Tensor):
-        check(array.is_contiguous(), "expected a contiguous tensor")
-        return Pointer(array)
-    if not isinstance(array, np.ndarray):
-        raise TypeError(f"expected an array, got {type(array).__name__}")
-    if not array.flags.c_contiguous:
+    if isinstance(a, Vector):
+        return a.data()
+    if isinstance(a, Pointer):
+        return a
+    if isinstance(a, Tensor):
+        check(a.is_contiguous(), "expected a contiguous tensor")
+        return Pointer(a)
+    if not isinstance(a, np.ndarray):
+        raise TypeError(f"expected an array, got {type(a).__name__}")
+    if not a.flags.c_contiguous:
         raise ValueError("array is not C-contiguous")
-    if array.dtype not in _TORCH_DTYPES:
-        raise ValueError(f"unsupported dtype {array.dtype}")
-    return Pointer(from_numpy(array))
+    if a.dtype not in _TORCH_DTYPES:
+        raise ValueError(f"unsupported dtype {a.dtype}")
+    return Pointer(from_numpy(a))
 
 
 def rev_swig_ptr(pointer: Any, n: int) -> np.ndarray[Any, Any]:
@@ -61,9 +61,9 @@ def vector_float_to_array(v: Any) -> np.ndarray[Any, Any]:
     return vector_to_array(v)
 
 
-def copy_array_to_vector(array: Any, v: Vector) -> None:
+def copy_array_to_vector(a: Any, v: Vector) -> None:
     """Replace a vector's content by an array's."""
-    array = np.asarray(array)
+    array = np.asarray(a)
     check(array.ndim == 1, "expected a 1-D array, got {} dimensions", array.ndim)
     wanted = NUMPY_DTYPES[v.dtype]
     if array.dtype != wanted:
@@ -75,22 +75,22 @@ AlignedTable_to_array = vector_to_array
 copy_array_to_AlignedTable = copy_array_to_vector
 
 
-def array_to_AlignedTable(array: np.ndarray[Any, Any]) -> Vector:
+def array_to_AlignedTable(a: np.ndarray[Any, Any]) -> Vector:
     """An aligned table with an array's content."""
     kinds: dict[Any, type[Vector]] = {
         np.dtype(np.uint8): UInt8Vector,
         np.dtype(np.uint16): UInt16Vector,
         np.dtype(np.float32): Float32Vector,
     }
-    if array.dtype not in kinds:
-        raise TypeError(f"expected uint8, uint16 or float32, got {array.dtype}")
-    return kinds[array.dtype](array)
+    if a.dtype not in kinds:
+        raise TypeError(f"expected uint8, uint16 or float32, got {a.dtype}")
+    return kinds[a.dtype](a)
 
 
-def memcpy(target: Any, source: Any, n_bytes: int) -> None:
-    """Copy bytes between what swig_ptr and data() gave."""
-    to, origin = swig_ptr(target).tensor, swig_ptr(source).tensor
-    to.view(torch.uint8)[:n_bytes].copy_(origin.view(torch.uint8)[:n_bytes])
+def memcpy(dest: Any, src: Any, n: int) -> None:
+    """Copy n bytes between what swig_ptr and data() gave."""
+    to, origin = swig_ptr(dest).tensor, swig_ptr(src).tensor
+    to.view(torch.uint8)[:n].copy_(origin.view(torch.uint8)[:n])
 
 
 __all__ = [

@@ -35,6 +35,7 @@ class Vector:
     """A growable vector of one item type on one device."""
 
     dtype: ClassVar[torch.dtype] = torch.float32
+    _lent: Tensor | None = None
 
     def __init__(self, content: Any = None) -> None:
         source = content.tensor if isinstance(content, Vector) else content
@@ -53,6 +54,11 @@ class Vector:
         flat = value.detach().reshape(-1)
         self._buffer = flat.to(self.dtype).contiguous()
         self._n = self._buffer.shape[0]
+
+    def lend(self, memory: Tensor) -> None:
+        """Be a view of memory that is others', until more is wanted."""
+        self.tensor = memory
+        self._lent = self._buffer
 
     def assign(self, content: Any) -> None:
         """Replace the content by a copy of an array, a tensor, another vector or a sequence; it stays where it is."""
@@ -112,7 +118,7 @@ class Vector:
     @property
     def is_owned(self) -> bool:
         """Whether the memory is the vector's own; that of a mapped file is not, until the vector outgrows it."""
-        return self._buffer.untyped_storage().resizable()  # torch resizes only what it has allocated
+        return self._buffer is not self._lent
 
     def data(self) -> Pointer:
         """FAISS's address of the first item: something that rev_swig_ptr and memcpy take."""
@@ -130,6 +136,7 @@ class Vector:
     def swap(self, other: Vector) -> None:
         self._buffer, other._buffer = other._buffer, self._buffer
         self._n, other._n = other._n, self._n
+        self._lent, other._lent = other._lent, self._lent
 
     def _move(self, where: Placement) -> None:
         self._buffer = carried(self.tensor, where.device)

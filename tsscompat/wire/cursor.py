@@ -120,6 +120,7 @@ class Reader:
         self._memory = source if isinstance(source, MemorySource) else None
         self.flags = 0  # the caller's wishes, which codecs look at
         self.trail: list[str] = []
+        self.lent: Tensor | None = None  # the last array that was left in the source's memory
 
     def enter(self, name: str) -> list[str]:
         """From here on errors say that `name` was being read, until it is popped from the trail that this gives."""
@@ -176,7 +177,8 @@ class Reader:
         self.need(count * size)
         if share and count and isinstance(self.source, MemorySource) and self.source.shared:
             self.at += count * size
-            return torch.frombuffer(self.source.view(count * size), dtype=dtype)
+            self.lent = torch.frombuffer(self.source.view(count * size), dtype=dtype)
+            return self.lent
         if self.source.left() is None and count * size > PIECE:
             return self._pieces(count * size).view(dtype)
         out = torch.empty(count, dtype=dtype)

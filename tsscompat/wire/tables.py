@@ -31,7 +31,10 @@ class Field:
             return
         held: Any = getattr(obj, self.name, None)
         if hasattr(value, "untyped_storage") and hasattr(held, "tensor"):
-            held.tensor = value
+            if value is reader.lent:
+                held.lend(value)
+            else:
+                held.tensor = value
         else:
             try:
                 setattr(obj, self.name, value)

@@ -1,0 +1,191 @@
+"""Names and keywords at the edge of FAISS's surface: they do what FAISS's do, or what its stub says where its library lacks them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+
+import faiss
+import numpy as np
+import pytest
+
+import tsscompat
+
+D = 8
+BOTH = pytest.mark.parametrize("module", [faiss, tsscompat], ids=["faiss", "tsscompat"])
+
+
+def vectors(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.RandomState(seed).rand(n, D).astype(np.float32)
+
+
+# Methods whose keywords differ, each with the reason.
+OTHER_KEYWORDS = {
+    r".*\.(encode_vectors|decode_vectors|add_sa_codes(_c)?|reconstruct(_n)?_c|sa_(en|de)code_c|decode_c|pack_1)": "FAISS's classes differ",
+    r".*InvertedLists(Panorama)?\.(prefetch_lists|release_codes)": "nlist_in and codes_in: the headers say nlist and codes",
+    r"IndexBinary(IVF)?\.(search_and_reconstruct|merge_from)": "as IndexBinary's others have it",
+    r"IndexIVFSpectralHash\.replace_vt": "it takes one of three things",
+    r"IndexRowwiseMinMaxBase\.train_inplace": "the Python form of it; train_inplace_c is the other",
+    r"HadamardRotation\.init": "seed_in: the header says seed",
+    r"ZeroCopyIOReader\.get_data_view": "it gives the view instead of filling a pointer",
+    r"clone_Quantizer|kmeans_clustering|fvec_.*_by_idx": "one function under several names",
+}
+
+
+def keywords(function) -> list[str] | None:
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    return None if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in found) else [p.name for p in found]
+
+
+def pairs():
+    for name in dir(faiss):
+        theirs, ours = getattr(faiss, name), getattr(tsscompat, name, None)
+        if name.startswith("_") or "SVS" in name or ours is None or not callable(theirs):
+            continue
+        if not inspect.isclass(theirs):
+            yield name, theirs, ours
+        elif inspect.isclass(ours):
+            for method in vars(theirs):
+                if not method.startswith("__") and callable(getattr(theirs, method)) and callable(getattr(ours, method, None)):
+                    yield f"{name}.{method}", getattr(theirs, method), getattr(ours, method)
+
+
+def test_keywords_are_those_of_faiss():
+    different, compared = set(), 0
+    for name, theirs, ours in pairs():
+        wanted, have = keywords(theirs), keywords(ours)
+        if wanted is None or have is None:
+            continue
+        compared += 1
+        if any(w not in have and not re.fullmatch(r"arg\d", w) for w in wanted):
+            different.add(name)
+    assert compared > 1500
+    unexplained = {name for name in different if not any(re.fullmatch(pattern, name) for pattern in OTHER_KEYWORDS)}
+    assert not unexplained
+    for pattern in OTHER_KEYWORDS:
+        assert any(re.fullmatch(pattern, name) for name in different), f"{pattern} is no difference"
+
+
+def test_global_variables_begin_as_in_faiss():
+    for name, value in vars(tsscompat.cvar).items():
+        if isinstance(value, (bool, int, float)):
+            assert getattr(faiss.cvar, name) == value, name
+
+
+@pytest.mark.parametrize("name", ["distance_compute_blas_threshold", "distance_compute_min_k_reservoir", "index_factory_verbose"])
+def test_global_variables_of_the_stub_are_those_of_cvar(name, monkeypatch, capsys):
+    monkeypatch.setattr(tsscompat.cvar, name, 5)
+    assert getattr(tsscompat, name) == 5
+    monkeypatch.setattr(tsscompat, name, 1)
+    assert getattr(tsscompat.cvar, name) == 1
+    tsscompat.index_factory(D, "Flat")
+    assert ("Flat" in capsys.readouterr().out) == (name == "index_factory_verbose")
+
+
+@BOTH
+def test_a_mapped_vector_is_not_owned(module, tmp_path):
+    index = module.IndexFlatL2(D)
+    index.add(vectors(5))
+    assert index.codes.is_owned and module.MaybeOwnedVectorFloat32().is_owned
+    module.write_index(index, str(tmp_path / "flat"))
+    mapped = module.read_index(str(tmp_path / "flat"), module.IO_FLAG_MMAP_IFC)
+    assert not mapped.codes.is_owned and mapped.codes.size() == 5 * D * 4
+    assert module.read_index(str(tmp_path / "flat")).codes.is_owned
+    if module is tsscompat:  # FAISS's ends the process
+        mapped.add(vectors(1))
+        assert mapped.codes.is_owned and mapped.ntotal == 6
+
+
+@BOTH
+def test_a_sliding_window_tells_what_it_slides_over(module):
+    index = module.index_factory(D, "IVF4,Flat")
+    index.train(vectors(100))
+    window = module.SlidingIndexWindow(index)
+    assert (window.nlist, window.n_slice, window.index.ntotal, window.ils.nlist) == (4, 0, 0, 4)
+    part = module.clone_index(index)
+    part.add(vectors(10))
+    window.step(part, False)
+    assert (window.n_slice, window.index.ntotal, window.ils.compute_ntotal()) == (1, 10, 10)
+
+
+def test_graphs_show_what_codes_their_storage():
+    scalar = tsscompat.IndexHNSWSQ(D, tsscompat.ScalarQuantizer.QT_8bit, 8)
+    assert scalar.sq is scalar.storage.sq and scalar.sq.qtype == faiss.ScalarQuantizer.QT_8bit
+    layered = tsscompat.IndexHNSW2Level(tsscompat.IndexFlatL2(D), 4, 2, 8)
+    assert layered.q1 is layered.storage.q1 and layered.q1.nlist == 4 and layered.pq is layered.storage.pq and layered.pq.M == 2
+    with pytest.raises(RuntimeError, match="storage"):
+        tsscompat.IndexHNSWSQ().sq  # noqa: B018 - the access is the test
+
+
+def test_other_names_for_the_same():
+    lsh = tsscompat.IndexLSH(D, 16)
+    lsh.add(vectors(3))
+    assert lsh.bytes is lsh.codes and lsh.bytes.size() == 6
+    points = tsscompat.IndexLattice(D, 2, 4, 5)
+    assert (points.dsub, points.r2) == (4, 5.0) == (points.dsq, points.zn_sphere_codec.r2)
+
+
+@pytest.mark.parametrize("key", ["Flat", "SQ8", "PQ4x4"])
+def test_codes_of_what_a_flat_index_finds(key):
+    index = tsscompat.index_factory(D, key)
+    x = vectors(64)
+    index.train(x)
+    index.add(x)
+    distances, labels, codes = index.search_and_return_codes(x[:3], 70)
+    expected = index.search(x[:3], 70)
+    assert np.array_equal(distances, expected[0]) and np.array_equal(labels, expected[1])
+    assert np.array_equal(codes[:, :64], index.sa_encode(x)[labels[:, :64]]) and (codes[:, 64:] == 255).all()
+    with pytest.raises(RuntimeError, match="no lists"):
+        index.search_and_return_codes(x[:3], 1, include_listnos=True)
+    with pytest.raises(RuntimeError, match="search_and_return_codes"):
+        tsscompat.IndexHNSWFlat(D, 8).search_and_return_codes(x[:3], 1)
+
+
+@BOTH
+def test_residuals_behind_pointers(module):
+    x, at = vectors(6), np.array([3, 0], dtype=np.int64)
+    index, queries, out = module.IndexFlatL2(D), vectors(2, 1), np.zeros((2, D), np.float32)
+    index.add(x)
+    index.compute_residual_n(2, *(module.swig_ptr(a) for a in (queries, out, at)))
+    assert np.array_equal(out, queries - x[at])
+    index.compute_residual(module.swig_ptr(queries), module.swig_ptr(out), 5)
+    assert np.array_equal(out[0], queries[0] - x[5])
+
+
+@BOTH
+def test_the_best_of_candidates_behind_pointers(module):
+    x, queries = vectors(20), vectors(2, 1)
+    index, candidates = module.IndexFlatL2Panorama(D, 2, 1), np.array([[1, 7, 3, 9], [4, 2, 0, 11]], dtype=np.int64)
+    index.add(x)
+    distances, labels = np.zeros((2, 2), np.float32), np.zeros((2, 2), np.int64)
+    given, found = module.swig_ptr(queries), (module.swig_ptr(distances), module.swig_ptr(labels))
+    index.search_subset(2, given, 4, module.swig_ptr(candidates), 2, *found)
+    exact = ((queries[:, None] - x[candidates]) ** 2).sum(2)
+    order = np.argsort(exact, 1)[:, :2]
+    assert np.array_equal(labels, np.take_along_axis(candidates, order, 1))
+    np.testing.assert_allclose(distances, np.take_along_axis(exact, order, 1), rtol=1e-5)
+
+
+@BOTH
+def test_chains_behind_pointers(module):
+    index, x = module.index_factory(D, "PCA4,Flat"), vectors(50)
+    index.train(x)
+    turned = module.rev_swig_ptr(index.apply_chain(3, module.swig_ptr(x[:3])), 3 * 4).reshape(3, 4).copy()
+    np.testing.assert_allclose(turned, module.downcast_VectorTransform(index.chain.at(0)).apply(x[:3]), rtol=1e-5)
+    back = np.zeros((3, D), np.float32)
+    index.reverse_chain(3, module.swig_ptr(turned), module.swig_ptr(back))
+    np.testing.assert_allclose(back, module.downcast_VectorTransform(index.chain.at(0)).reverse_transform(turned), rtol=1e-5)
+    if module is tsscompat:
+        assert np.array_equal(index.apply_chain(x=x[:3]), turned) and np.array_equal(index.apply_chain(x[:3]), turned)
+        assert np.array_equal(index.reverse_chain(turned), back)
+        index.reverse_chain(xt=turned, x=turned.repeat(2, 1))
+
+
+@BOTH
+def test_what_signs_are_taken_of_behind_pointers(module):
+    index, x = module.IndexLSH(D, 6, False, False), vectors(3)
+    pointer = index.apply_preprocess(3, module.swig_ptr(x))
+    assert np.array_equal(module.rev_swig_ptr(pointer, 18).reshape(3, 6), x[:, :6])
