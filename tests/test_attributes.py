@@ -81,7 +81,9 @@ def test_assigning_to_a_vector_copies():
 
 
 @pytest.mark.parametrize("module", [faiss, tsscompat], ids=["faiss", "tsscompat"])
-@pytest.mark.parametrize("kind, name", [("ResidualQuantizer", "codebooks"), ("ProductQuantizer", "centroids"), ("HNSW", "levels")])
+@pytest.mark.parametrize(
+    "kind, name", [("ResidualQuantizer", "codebooks"), ("ProductQuantizer", "centroids"), ("HNSW", "levels")]
+)
 def test_assigning_a_vector_copies_its_content_into_ones_own(module, kind, name):
     a, b = getattr(module, kind)(), getattr(module, kind)()
     held = getattr(a, name)
