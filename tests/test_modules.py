@@ -21,8 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tsscompat
 from tsscompat.errors import FaissError, FormatError
+from tsscompat.kernels import fastscan as kernels
 from tsscompat.kernels.metrics import FORMULAS
 from tsscompat.modules import from_spec, load
+from tsscompat.modules.fastscan import rounded
 
 D, N, K = 8, 300, 4
 L2, IP = tsscompat.METRIC_L2, tsscompat.METRIC_INNER_PRODUCT
@@ -85,6 +87,13 @@ TYPES: dict[str, tuple[str, int, str]] = {
     "SQ4": ("SQ4", L2, ""),
     "SQbf16": ("SQbf16", L2, ""),
     "SQtqmse4": ("SQtqmse4", L2, ""),
+    "PQfs": ("PQ4x4fs", L2, ""),
+    "PQfs-IP": ("PQ4x4fs", IP, ""),
+    "IVFPQfs": ("IVF4,PQ4x4fs", L2, "nprobe=2"),
+    "IVFPQfsr": ("IVF4,PQ4x4fsr", L2, "nprobe=2"),
+    "IVFPQfsr-IP": ("IVF4,PQ4x4fsr", IP, "nprobe=2"),
+    "RQfs": ("RQ2x4fs_Nrq2x4", L2, ""),
+    "IVFRQfs": ("IVF4,RQ2x4fsr_Nrq2x4", L2, "nprobe=2"),
     "RQ": ("RQ2x4", L2, ""),
     "LSQ-IP": ("LSQ2x4", IP, ""),
     "IVFRQ": ("IVF4,RQ2x4", L2, "nprobe=2"),
@@ -354,18 +363,32 @@ def test_binary_codes(key, tmp_path):
         assert_same_neighbours(expected, (distances, labels))
 
 
-@pytest.mark.parametrize("key", ["PQ2x4fs", "IVF4,PQ2x4fs"])
-def test_fast_scan_codes(key):
-    """Codes of a fast scan are answered by distances that are not rounded to the integers of its tables."""
-    fast, plain = (tsscompat.index_factory(D, name) for name in (key, key.replace("fs", "np")))
-    if "IVF" in key:  # fast scans do without residuals where nobody says otherwise
-        plain.by_residual = fast.by_residual
-    for index in (fast, plain):
-        index.train(data(N, 1))
-        index.add(data(N, 2))
-        if hasattr(index, "nprobe"):
-            index.nprobe = 2
-    assert_same_neighbours(plain.search(data(5, 3), K), fast.module(k=K)(data(5, 3)), rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("name", ["PQfs", "PQfs-IP", "IVFPQfsr", "IVFPQfsr-IP"])
+def test_gradients_of_a_fast_scan_are_those_of_what_it_rounds(name):
+    """Distances are the index's, rounded; their gradients are those of the distances to what the codes stand for."""
+    index, queries = built(*TYPES[name]), data(5, 3).requires_grad_()
+    distances, labels = index.module().search(queries, 3, grad=True)
+    distances.sum().backward()
+    again = queries.detach().clone().requires_grad_()
+    if "IVF" in name:
+        index.make_direct_map()
+    vectors = index.reconstruct_batch(labels.flatten()).view(5, 3, -1)
+    FORMULAS[index.metric_type](again[:, None], vectors, 0.0).sum().backward()
+    torch.testing.assert_close(queries.grad, again.grad, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("parts", "norms", "weight"), [(4, 0, 1), (5, 2, 3)])
+@pytest.mark.parametrize("shape", [(), (3,)], ids=["a table a query", "a table a probe"])
+def test_tables_are_rounded_as_the_kernel_rounds_them(parts, norms, weight, shape):
+    draw = torch.Generator().manual_seed(parts)
+    tables, biases = torch.randn(20, *shape, parts, 16, generator=draw), torch.randn(20, 3, generator=draw)
+    expected = kernels.quantize(tables, biases, norms, weight if norms else 0)
+    there = torch.ones(20, 3, dtype=torch.bool)
+    got = rounded(tables if shape else tables[:, None], biases, there, norms, weight)
+    assert torch.equal(got[0].reshape(-1, parts, 16), expected.whole()[:, :parts]) and torch.equal(
+        got[1], expected.biases.float()
+    )
+    assert torch.equal(got[2], expected.scale) and torch.equal(got[3], expected.start)
 
 
 def test_gradients_reach_stored_vectors():

@@ -28,8 +28,9 @@ from tsscompat.kernels.parts import near_parts
 from tsscompat.kernels.select import WORST
 
 ORDERINGS = ("none", "residual_norm_asc", "proj_desc")
-# Bounds that leave more than this share of the codes cost more than they save: then so many searches go without.
-_POOR, _REST = 0.6, 16
+# Bounds that leave more than this share of the codes cost more than they save: then so many searches go without, and each time that the
+# next try is no better, twice as many up to a limit.
+_POOR, _REST, _LONGEST = 0.6, 16, 1024
 _building = threading.Lock()
 
 
@@ -137,7 +138,9 @@ class SearchParams(SearchParametersIVF):
 
     def _plain(self, index: Any) -> SearchParametersIVF:
         """The parameters of the search that exact pruning gives the answer of."""
-        s = self._resolved(index)
+        return self._plain_of(self._resolved(index))
+
+    def _plain_of(self, s: Settings) -> SearchParametersIVF:
         return SearchParametersIVF(
             sel=self.sel, nprobe=s.nprobe, max_codes=0 if s.approximate else s.max_codes, quantizer_params=self.quantizer_params
         )
@@ -150,7 +153,7 @@ class Kept:
         self.parts: tuple[Any, Parts] | None = None
         self.ordered: dict[str, tuple[Any, Ragged, Tensor, int]] = {}
         self.ranks: dict[str, tuple[Tensor, Ragged]] = {}
-        self.idle = 0
+        self.idle, self.rest = 0, _REST
 
 
 def kept_of(index: Any) -> Kept:
@@ -237,7 +240,8 @@ class Profiled:
 
     def __init__(self, index: Any, params: SearchParams) -> None:
         self.index, self.params = index, params
-        self.s, self.plain = params._resolved(index), params._plain(index)
+        self.s = params._resolved(index)
+        self.plain = params._plain_of(self.s)
         self.largest = is_similarity(index.metric_type)
         self.stats: dict[str, Any] = {"profile": self.s.profile, "nprobe": self.s.nprobe}
         self.seconds: dict[str, float] = {}
@@ -251,10 +255,12 @@ class Profiled:
         """The search."""
         began, index, s = perf_counter(), self.index, self.s
         check(index.is_trained, "IVF index is not trained")
+        if self._resting():
+            return self._without_bounds(x, k)
         coarse, keys = index._nearest_lists(x, self.plain)
         self._took("coarse", began)
-        codec = index._list_codec(self.plain)
         lists, at_hand = index._lists(), index._lists()._at_hand
+        codec: Any = index._list_codec(self.plain) if at_hand else None
         in_lists = torch.where(keys >= 0, lists._ragged().sizes[keys.clamp(min=0)], 0) if at_hand else keys.new_zeros(0)
         self.stats.update(
             nq=x.shape[0], lists_probed=int((keys >= 0).sum()), codes_in_lists=int(in_lists.sum()), counted=[0, 0, 0]
@@ -269,6 +275,31 @@ class Profiled:
         self._took("total", began)
         self._report(x.shape[0], in_lists)
         return answer
+
+    def _resting(self) -> bool:
+        """Whether an exact search goes without bounds, for they were of no use lately."""
+        s, kept = self.s, self.index.__dict__.get("_profiles")
+        plain = not (s.approximate or s.max_codes or s.debug_stats) and self.params.sel is None
+        if kept is None or kept.idle <= 0 or not plain or not s.safe_pruning or not self.index._lists()._at_hand:
+            return False
+        kept.idle -= 1
+        return True
+
+    def _without_bounds(self, x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """What a plain search does, and no more: it is not to be slower."""
+        began, index = perf_counter(), self.index
+        coarse, keys = index._nearest_lists(x, self.plain)
+        self._took("coarse", began)
+        codec, lists = index._list_codec(self.plain), index._lists()._ragged()
+        distances, labels, counts = codec.top(x, keys, coarse, lists, k, Options(None, None))
+        self._took("total", began)
+        index._count(x.shape[0], counts)
+        index._time(self.seconds["coarse"], self.seconds["total"])
+        visited, scored, _ = (int(count) for count in counts)
+        self.stats.update(nq=x.shape[0], lists_probed=visited, lists_visited=visited, lists_pruned=0)
+        self.stats.update(codes_in_lists=scored, codes_visited=scored, codes_pruned=0, seconds=self.seconds)
+        index._last_stats = self.stats
+        return distances, labels
 
     def _report(self, nq: int, in_lists: Tensor) -> None:
         visited, scored = self.stats["lists_probed"], self.stats["codes_in_lists"]
@@ -311,9 +342,6 @@ class Profiled:
     ) -> tuple[Tensor, Tensor]:
         """The nearest lists first; of the others what may hold something better than the k-th best found there."""
         kept, lists = kept_of(self.index), self.index._lists()._ragged()
-        if kept.idle > 0:
-            kept.idle -= 1
-            return self._scan(x, k, keys, coarse, codec, lists)
         begin = max(1, self.s.nprobe // 8)
         first = self._scan(x, k, keys[:, :begin], coarse[:, :begin], codec, lists)
         parts = parts_of(self.index)
@@ -327,7 +355,9 @@ class Profiled:
         self._note(parts, rest, chosen)
         self._took("bounds", started)
         if left > _POOR * could:
-            kept.idle = _REST
+            kept.idle, kept.rest = kept.rest, min(2 * kept.rest, _LONGEST)
+        else:
+            kept.rest = _REST
         near = coarse.gather(1, probes + begin)
         second = self._scan(x, k, chosen, near, carried(codec, parts.order, parts.home), parts.lists)
         return self._joined(x, k, keys, coarse, codec, lists, first, second)

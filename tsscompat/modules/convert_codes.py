@@ -12,12 +12,34 @@ from tsscompat.errors import check
 from tsscompat.modules.codecs import Additive, Codec, Signs
 from tsscompat.modules.convert import codec, exhaustive, lists, metric_of, product_codec, searcher
 from tsscompat.modules.distances import INNER_PRODUCT, L2
+from tsscompat.modules.fastscan import FastScan, FastScanLists, Summed, SummedAdditive, SummedProduct
 from tsscompat.modules.graph import Graph
 from tsscompat.modules.searcher import Searcher
 from tsscompat.modules.structures import Lists
 from tsscompat.modules.wrappers import Binary, Named
 
-# -- fast scan: a layout of product codes; what the integers of its tables round off, modules do not ---------------------------------------
+# -- fast scan ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _scans_plainly(index: Any, *ways: int) -> None:
+    """Refuse what asks for other codes or other numbers."""
+    check(index.is_trained, "{} is not trained", type(index).__name__)
+    check(index.skip == 0 and index.implem in ways, "no module for implem {}, skip {}", index.implem, index.skip)
+
+
+def _summed(index: Any, codes: Tensor) -> Summed:
+    """The codes of a fast scan."""
+    if hasattr(index, "pq"):
+        return SummedProduct(index.pq.M, 4).hold(codes=codes.clone(), centroids=index.pq._table.clone())
+    aq, norms = index.aq, torch.zeros(0, 16, device=codes.device)
+    if index.metric_type == L2:
+        norms = aq.norm_tabs.tensor.view(2, 16) / (index.norm_scale if index._norms_count() else 1)
+    return SummedAdditive(index.M, 4).hold(codes=codes.clone(), entries=aq._books.table.clone(), norms=norms)
+
+
+def _weights(index: Any) -> dict[str, int]:
+    norms, weight = index._weighted()
+    return {"norms": norms, "weight": max(1, weight)}
 
 
 @codec.register(tsscompat.IndexPQFastScan)
@@ -26,14 +48,28 @@ def _(index: Any) -> Codec:
 
 
 @searcher.register(tsscompat.IndexPQFastScan)
+@searcher.register(tsscompat.IndexAdditiveQuantizerFastScan)
 def _(index: Any) -> Searcher:
-    check(index.is_trained, "{} is not trained", type(index).__name__)
-    return exhaustive(codec(index), metric_of(index))
+    _scans_plainly(index, 0, 12, 13, 14, 15)
+    return FastScan(_summed(index, index._all_codes()), metric_of(index), **_weights(index))
 
 
 @searcher.register(tsscompat.IndexIVFPQFastScan)
+@searcher.register(tsscompat.IndexIVFAdditiveQuantizerFastScan)
 def _(index: Any) -> Searcher:
-    return lists(index, index.by_residual, lambda codes: product_codec(index.pq, codes))
+    _scans_plainly(index, 0, *(i + more for i in range(10, 16) for more in (0, 100)))
+    sizes, codes, ids = index._lists()._dump()
+    module = FastScanLists(
+        searcher(index.quantizer),
+        _summed(index, codes),
+        metric_of(index),
+        nprobe=min(index.nprobe, index.nlist),
+        residual=index.by_residual,
+        deep=index.lookup_table_is_3d(),
+        whole=hasattr(index, "pq") and index._terms() is not None,
+        **_weights(index),
+    )
+    return module.hold(offsets=torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]), ids=ids.clone())
 
 
 # -- additive codes: those whose distances are to what they decode to ----------------------------------------------------------------------

@@ -73,11 +73,13 @@ class Exhaustive(Searcher):
 
     def candidates(self, x: Tensor, most: int) -> Tensor:
         """The best rows by products, or by distance where the metric has none."""
-        n = self.codec.count()
-        asked = x - self.shift if self.metric == 1 else x
-        products = self.metric < 2
+        return self.tiles(x - self.shift if self.metric == 1 else x, most)
+
+    def tiles(self, asked: Tensor, most: int) -> Tensor:
+        """The rows that cost least, tile by tile."""
+        n, products = self.codec.count(), self.metric < 2
         step = max(self.TILE if products else self.SMALL_TILE, -(-n // (self.TILES if products else self.SMALL_TILES)))
-        best, rows = started(x, 0)
+        best, rows = started(asked, 0)
         for start in range(0, n, step):
             stop = min(n, start + step)
             costs, at = torch.topk(self.costs(asked, start, stop), min(most, stop - start), dim=1, largest=False)
@@ -139,7 +141,7 @@ class Lists(Searcher):
         most: int,
     ) -> tuple[Tensor, Tensor]:
         """Look at some pages of each query, from page `at` of those of all its lists on; candidates are row * nprobe + probe."""
-        first, stop, ends = probed[0], probed[1], probed[2]  # described in `found`
+        first, stop, ends = probed[0], probed[1], probed[2]
         page = at + torch.arange(pages, device=at.device)
         probe = (ends[:, None] <= page[:, None]).sum(-1)  # (n, pages)
         place = page[:, None] * self.PAGE + torch.arange(self.PAGE, device=at.device)
@@ -178,23 +180,29 @@ class Lists(Searcher):
             best, names = self.step(asked, prepared, base, probed, at, pages, best, names, most)
         return names
 
-    def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
-        x, nlist = queries.float(), self.offsets.shape[0] - 1
-        if self.ids.shape[0] == 0:
-            return nothing(x, k, self.metric)
-        probes = min(nprobe if nprobe > 0 else self.nprobe, nlist)
-        keys = self.coarse.near(x.detach(), probes, efSearch)
-        known = keys.clamp(min=0)
+    def probed(self, keys: Tensor, known: Tensor) -> list[Tensor]:
+        """The pages of the lists `keys` of each query (`known`: 0 in place of -1): first, stop, ends.
+
+        A query's pages are those of its lists in turn: list p has the pages up to ends[p], page i of all begins at row
+        first[p] + PAGE * i, and rows from stop[p] on are no more in the list. A last column, without rows, is for pages beyond.
+        """
         starts, stops = self.offsets[known], self.offsets[known + 1].masked_fill(keys < 0, 0)
-        # A query's pages are those of its lists in turn: list p has the pages up to ends[p], page i of all begins at row
-        # first[p] + PAGE * i, and rows from stop[p] on are no more in the list. A last column, without rows, is for pages beyond.
         pages = ((stops - starts).clamp(min=0) + (self.PAGE - 1)) // self.PAGE
         ends = pages.cumsum(1)
-        probed = [pad(starts - (ends - pages) * self.PAGE, (0, 1)), pad(stops, (0, 1)), ends]
+        return [pad(starts - (ends - pages) * self.PAGE, (0, 1)), pad(stops, (0, 1)), ends]
+
+    def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
+        x = queries.float()
+        if self.ids.shape[0] == 0:
+            return nothing(x, k, self.metric)
+        probes = min(nprobe if nprobe > 0 else self.nprobe, self.offsets.shape[0] - 1)
+        keys = self.coarse.near(x.detach(), probes, efSearch)
+        known = keys.clamp(min=0)
+        pages = self.probed(keys, known)
         asked = x.detach() - self.shift if self.metric == 1 else x.detach()
         base = torch.bmm(self.coarse.vectors(known), asked[:, :, None])[:, :, 0].detach() if self.residual else asked
         prepared = self.codec.prepared(asked).detach()
-        names = self.scanned(asked, prepared, base, probed, ends[:, -1].amax(0), k + self.EXTRA)
+        names = self.scanned(asked, prepared, base, pages, pages[2][:, -1].amax(0), k + self.EXTRA)
         if names.shape[1] == 0:
             return nothing(x, k, self.metric)
         at = names.clamp(min=0)

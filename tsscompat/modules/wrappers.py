@@ -1,5 +1,6 @@
 """Wrappers: modules around a searcher that change its queries, its labels, or the order of its answers."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -74,9 +75,11 @@ class Refined(Searcher):
     def __init__(self, base: Searcher, refine: Searcher, metric: int, k: int = 10, factor: float = 1.0) -> None:
         super().__init__(metric, k)
         self.base, self.refine, self.factor = base, refine, float(factor)
+        # A whole number, of 2 ** -30: torch.compile would make a symbol of a float, and no size can be that.
+        self.proposals = math.ceil(self.factor * (1 << 30))
 
     def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
-        labels = self.base.found(queries.detach(), int(k * self.factor), nprobe, efSearch)[1]
+        labels = self.base.found(queries.detach(), (k * self.proposals) >> 30, nprobe, efSearch)[1]
         return best_of(self.refine.again(queries, labels), labels, k, self.metric)
 
 
