@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms.blocks import squared_norms
+from tsscompat.algorithms.replays import recordable, replayed
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.addresses import Pointer
@@ -25,7 +26,7 @@ from tsscompat.kernels.metrics import L2
 class IndexFlat(IndexFlatCodes):
     """Vectors as they are, any metric."""
 
-    _caches = ("_norms",)
+    _caches = ("_norms", "_replays")
 
     def __init__(self, d: int = 0, metric: int = enums.METRIC_L2) -> None:
         super().__init__(4 * d, d, metric)
@@ -55,7 +56,12 @@ class IndexFlat(IndexFlatCodes):
             return distances[:, None], labels[:, None]
         allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
         norms = self._squared_norms() if x.shape[0] >= flat.BLAS_FROM else None
-        return flat.knn(x, self._vectors, k, self.metric_type, self.metric_arg, allowed, norms)
+        vectors, metric, arg = self._vectors, self.metric_type, self.metric_arg
+        if params is None and self.code_size == 4 * self.d and recordable(x):
+            state = (self.ntotal, self.d, metric, arg)
+            found = replayed(self, x, k, (self.codes._buffer,), state, lambda x: flat.knn(x, vectors, k, metric, arg))
+            return found[0], found[1]
+        return flat.knn(x, vectors, k, metric, arg, allowed, norms)
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)

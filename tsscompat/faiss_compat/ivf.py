@@ -14,8 +14,9 @@ from torch import Tensor
 
 from tsscompat.algorithms import ragged
 from tsscompat.algorithms.blocks import in_blocks
-from tsscompat.algorithms.ivf import Decoded, ListCodec, Options, combined, limits_of, rows_allowed
+from tsscompat.algorithms.ivf import Decoded, Flat, ListCodec, Options, Product, Scalar, combined, limits_of, rows_allowed
 from tsscompat.algorithms.random import rand_perm
+from tsscompat.algorithms.replays import recordable, replayed
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import boolean, child, integer, size_t
 from tsscompat.faiss_compat.base import Index
@@ -32,6 +33,7 @@ from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSele
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels.bits import tail
 from tsscompat.kernels.ivf import nearest_lists
+from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
 
@@ -60,7 +62,7 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     direct_map = child(DirectMap, "from ids to entries")
     by_residual = boolean(True, "codes are of the difference to the centroid")
 
-    _caches: tuple[str, ...] = ("_plain", "_center_table", "_profiles", "_last_stats")
+    _caches: tuple[str, ...] = ("_plain", "_center_table", "_profiles", "_last_stats", "_replays")
     _plain: Any
     _quick: bool = False  # whether small searches may go in one compiled call
     _center_table: Any
@@ -273,12 +275,23 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         ):
             return None
         started = perf_counter()
-        found = self._list_codec(None).quick(x, centers, self._probes(None), self._lists()._ragged(), k)
+        found = self._few(x, centers, k)
         if found is None:
             return None
         self._count(x.shape[0], found[2])
         self._time(found[3], perf_counter() - started)
         return found[0], found[1]
+
+    def _few(self, x: Tensor, centers: Tensor, k: int) -> Few | None:
+        """Coarse search and scan in one call; None where the codec has none."""
+        codec, lists, nprobe = self._list_codec(None), self._lists()._ragged(), self._probes(None)
+        if not recordable(x) or not isinstance(codec, (Flat, Scalar, Product)):
+            return codec.quick(x, centers, nprobe, lists, k)
+        # What scores plain vectors is made anew for each search, and is no more than the metric.
+        held = (lists, centers, None if isinstance(codec, Flat) else codec)
+        state = (self._lists()._stamp(), self.metric_type, self.metric_arg)
+        found: Few = replayed(self, x, (k, nprobe), held, state, lambda x: codec.quick(x, centers, nprobe, lists, k))
+        return found
 
     def _with_lists(self, keys: Tensor) -> IndexIVF:
         """This index with those of its lists in memory that are named, where they are not there already."""
