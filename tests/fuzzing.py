@@ -203,24 +203,32 @@ def _held(index: Any) -> np.ndarray:
     return np.arange(max(0, min(index.ntotal, 1 << 24)))
 
 
+@cache
+def _queries(d: int, binary: bool) -> np.ndarray:
+    x = np.random.default_rng(1).random((2, d // 8 if binary else d), dtype=np.float32)
+    return (x * 256).astype(np.uint8) if binary else x * 4 - 2
+
+
 def outcome(data: bytes) -> str:
     """What comes of a file: "refused", "searched", "unsearchable" (refused by the search); anything else is a fault."""
-    read = tsscompat.deserialize_index_binary if data[:2] == b"IB" else tsscompat.deserialize_index
     binary = data[:2] == b"IB"
+    read = tsscompat.deserialize_index_binary if binary else tsscompat.deserialize_index
     try:
         index = read(np.frombuffer(data, np.uint8))
     except FaissError as e:
         return "huge" if "allocat" in str(e) or "MemoryError" in str(e) else "refused"
     if index is None or index.d == 0 or index.d > 1 << 16:
         return "searched"
-    x = np.random.default_rng(1).random((2, index.d // 8 if binary else index.d), dtype=np.float32)
-    queries = (x * 256).astype(np.uint8) if binary else x * 4 - 2
     try:
-        ids = index.search(queries, 3)[1]
+        distances, ids = index.search(_queries(index.d, binary), 3)
     except FaissError as e:
         return "huge" if "allocat" in str(e) else "unsearchable"
-    wrong = ids[(ids != -1) & ~np.isin(ids, _held(index))]
-    return f"wrong ids {wrong[:3].tolist()}" if wrong.size else "searched"
+    wrong = set(ids.reshape(-1).tolist()) - {-1}
+    wrong = wrong and wrong - set(_held(index).tolist())
+    if wrong:
+        return f"wrong ids {sorted(wrong)[:3]}"
+    # Vectors of NaN are found by no search, so none gives NaN.
+    return "NaN" if np.isnan(distances).any() else "searched"
 
 
 SOUND = ("refused", "searched", "unsearchable")

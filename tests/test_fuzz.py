@@ -46,6 +46,11 @@ def test_a_wrong_id_would_be_seen(monkeypatch):
     assert fuzzing.outcome(fuzzing.files()["Flat"]).startswith("wrong ids")
 
 
+def test_a_distance_of_nan_would_be_seen(monkeypatch):
+    monkeypatch.setattr(tsscompat.IndexFlat, "_search", lambda self, x, k, params: (x[:, :k] * np.nan, (x[:, :k] * 0).long()))
+    assert fuzzing.outcome(fuzzing.files()["Flat"]) == "NaN"
+
+
 def _misbehave(number):
     """What a file could make of its reader, by number."""
     if number == 3:

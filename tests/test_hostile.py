@@ -20,6 +20,9 @@ REFUSED = [
     ("HNSW4,4+PQ2", "code_size_1", 0, 0, 3, "quantizers make"),
     ("HNSW4,4+PQ2", "code_size", 0, 0, 0, "quantizers make"),
     ("HNSW4,RaBitQ", "cum_nneighbor_per_level", 1, -1, (1 << 31) - 1, "lists of 2147"),
+    ("IVFFlatPanorama@IP", "invlists", 1, 0, (1 << 31) - 1, "lists in an index of 2"),
+    ("IVFFlat,few", "invlists", 1, 0, (1 << 31) - 1, "lists in an index of 16"),
+    ("IVF4,PQ2x4fs", "invlists", 1, 0, (1 << 31) - 1, "lists in an index of 4"),
     ("HNSW,no storage", "cum_nneighbor_per_level", 1, -1, 1 << 30, "lists of 1073"),
 ]
 
@@ -36,6 +39,15 @@ def read(data: bytes, binary: bool | None = None):
     binary = data[:2] == b"IB" if binary is None else binary
     how = tsscompat.deserialize_index_binary if binary else tsscompat.deserialize_index
     return how(np.frombuffer(data, np.uint8))
+
+
+def test_a_file_of_no_lists_gets_no_room_for_billions():
+    data = bytearray(fuzzing.files()["IVFFlat,few"])
+    for place in fuzzing.places("IVFFlat,few"):
+        if place.field == "nlist" or (place.field == "invlists" and data[place.at - 4 : place.at] == b"ilar"):
+            data[place.at : place.at + 8] = (1 << 30).to_bytes(8, "little")
+    with pytest.raises(FormatError, match="lists of 16 centroids"):
+        read(bytes(data))
 
 
 @pytest.mark.parametrize(("name", "field", "nth", "item", "value", "says"), REFUSED)

@@ -6,18 +6,17 @@ from typing import Any
 
 import torch
 
-from tsscompat.faiss_compat.sections.common import class_of
+from tsscompat.faiss_compat.sections.common import check_lists, class_of
 from tsscompat.wire.codecs import int64s, octets, u64
 from tsscompat.wire.cursor import Reader, Writer
 
 BLOCK_TAG = "ilbl"
 
 
-def read_blocks(reader: Reader) -> Any:
+def read_blocks(reader: Reader, obj: Any) -> Any:
     """Lists after their tag; who reads them tells them how codes are laid out."""
     nlist, _, per_block, block_size = (u64.read(reader, None) for _ in range(4))
-    reader.check(nlist < 1 << 31, "{} lists", nlist)
-    reader.check_count(nlist, "lists")
+    check_lists(nlist, 0, obj, reader)
     reader.check(0 < per_block < 1 << 24 and 0 < block_size < 1 << 32, "blocks of {} vectors, {} bytes", per_block, block_size)
     left = reader.source.left()
     reader.check(left is None or nlist * 16 <= left, "{} lists, {} bytes left", nlist, left)

@@ -41,6 +41,21 @@ def check_header(obj: Any, reader: Reader) -> None:
     reader.check(obj.metric_type in enums.METRICS, "metric {}", obj.metric_type)
 
 
+# Room for so many empty lists is taken without centroids for them.
+_LISTS = 1 << 24
+
+
+def check_lists(nlist: int, code_size: int, obj: Any, reader: Reader) -> None:
+    """What must hold of the number of lists of an index, of None for lists alone, before memory is taken for them."""
+    reader.check(nlist < 1 << 31 and code_size < 1 << 31, "{} lists of codes of {} bytes", nlist, code_size)
+    reader.check_count(nlist, "lists")
+    if obj is None:
+        return
+    reader.check(nlist == obj.nlist, "{} lists in an index of {}", nlist, obj.nlist)
+    centroids = 0 if obj.quantizer is None else obj.quantizer.ntotal
+    reader.check(nlist <= max(_LISTS, centroids), "{} lists of {} centroids", nlist, centroids)
+
+
 def finish_pq(pq: Any, reader: Reader) -> None:
     reader.check(
         pq.M > 0 and pq.d % pq.M == 0 and 0 <= pq.nbits <= 24, "PQ of {} parts of {} bits for dimension {}", pq.M, pq.nbits, pq.d

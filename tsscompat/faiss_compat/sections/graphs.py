@@ -14,7 +14,6 @@ from tsscompat.wire.codecs import doubles, flag, i32, int32s, uint64s
 from tsscompat.wire.cursor import Reader, Writer
 from tsscompat.wire.tables import Field, fields, part, reserved
 
-
 _WIDEST = 1 << 20
 
 

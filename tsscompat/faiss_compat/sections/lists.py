@@ -10,7 +10,7 @@ from torch import Tensor
 from tsscompat.algorithms.ragged import Ragged, packed, unpack
 from tsscompat.faiss_compat.io_streams import IO_FLAG_MMAP, IO_FLAG_SKIP_IVF_DATA
 from tsscompat.faiss_compat.sections.blocks import BLOCK_TAG, read_blocks, write_blocks
-from tsscompat.faiss_compat.sections.common import class_of
+from tsscompat.faiss_compat.sections.common import check_lists, class_of
 from tsscompat.faiss_compat.sections.ondisk import map_lists, read_ondisk, write_ondisk
 from tsscompat.wire.codecs import fourcc, int64s, u8, u64, write_fourcc
 from tsscompat.wire.cursor import FileSource, Reader, Writer
@@ -31,11 +31,10 @@ class InvertedListsCodec:
         if tag == _DISK_TAG:
             return read_ondisk(reader)
         if tag == BLOCK_TAG:
-            return read_blocks(reader)
+            return read_blocks(reader, obj)
         reader.check(tag == _ARRAY_TAG, "inverted lists of type {!r} are not known", tag)
         nlist, code_size = u64.read(reader, obj), u64.read(reader, obj)
-        reader.check(nlist < 1 << 31 and code_size < 1 << 31, "{} lists of codes of {} bytes", nlist, code_size)
-        reader.check_count(nlist, "lists")
+        check_lists(nlist, code_size, obj, reader)
         sizes = self._sizes(reader, nlist)
         total = int(sizes.sum())
         reader.check(total < 1 << 40, "lists of {} entries", total)

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from tsscompat.faiss_compat.sections.common import HEADER, class_of, index
+from tsscompat.faiss_compat.sections.common import HEADER, check_lists, class_of, index
 from tsscompat.faiss_compat.sections.graphs import HNSW, StorageCodec, finish_hnsw
 from tsscompat.faiss_compat.sections.ivf import IVF, finish_ivf
 from tsscompat.faiss_compat.sections.lists import InvertedListsCodec
@@ -69,8 +69,8 @@ class PanoramaLists:
         reader.check(tag in ("ilp2", "ilpn"), "inverted lists of type {!r} are not Panorama's", tag)
         nlist, code_size, levels = (u64.read(reader, obj) for _ in range(3))
         batch = u64.read(reader, obj) if tag == "ilp2" else class_of("Panorama").kLegacyBatchSize  # type: ignore[attr-defined]
-        reader.check(nlist < 1 << 31 and code_size == 4 * obj.d, "{} lists of codes of {} bytes", nlist, code_size)
-        reader.check_count(nlist, "lists")
+        check_lists(nlist, code_size, obj, reader)
+        reader.check(code_size == 4 * obj.d, "codes of {} bytes", code_size)
         _check_levels(levels, batch, obj.d, reader)
         lists = class_of("ArrayInvertedListsPanorama")(nlist, code_size, levels, batch)
         sizes, layout = InvertedListsCodec._sizes(reader, nlist), lists.pano._layout()
