@@ -11,12 +11,12 @@ from torch import Tensor
 from tsscompat.algorithms.additive import Codebooks
 from tsscompat.algorithms.hnsw import insertion_order
 from tsscompat.algorithms.lattice import atoms, counts_of
-from tsscompat.algorithms.levels import Layout
 from tsscompat.algorithms.rabitq import encode
 from tsscompat.kernels import coded, flat, graph, ivf_lists, lattice, nndescent, nsg
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import CANBERRA, FORMULAS, GOWER, INNER_PRODUCT, L1, L2, LINF, LP, NAN_EUCLIDEAN
+from tsscompat.kernels.panorama import Layout, lengths_left
 from tsscompat.kernels.rabitq import Coder
 
 D, NLIST = 13, 20
@@ -404,6 +404,36 @@ def _levels(draw):
     return (x, rows, norms, lists, keys), (metric, width, one_of(draw, 1, 3, 100)), options
 
 
+def _batches(draw):
+    n, metric, masked = one_of(draw, 0, 1, 40, 100), one_of(draw, *BOTH), draw(st.booleans())
+    width, batch = one_of(draw, 1, 4, D), one_of(draw, 1, 7, 16, 64)
+    rows, layout = numbers(draw, n, D), Layout(D, -(-D // width), width, batch)
+    allowed = torch.rand(n) < 0.5 if masked else None
+    x = numbers(draw, draw(st.integers(0, 9)), D)
+    return (x, layout.pack(rows), layout.pack_norms(layout.norms(rows)), n), (metric, layout, allowed)
+
+
+def scan_batches(draw):
+    given, how = _batches(draw)
+    return *given, results(draw), *how
+
+
+def within_batches(draw):
+    given, how = _batches(draw)
+    return *given, draw(st.floats(0.3, 3)) * (D if how[0] == L2 else 1), *how
+
+
+def rank_levels(draw):
+    metric, width = one_of(draw, *BOTH), one_of(draw, 1, 4, D)
+    x, rows = numbers(draw, draw(st.integers(0, 9)), D), numbers(draw, 30, D)
+    labels = torch.stack([torch.randperm(40)[:12] for _ in range(x.shape[0])]) if x.shape[0] else torch.empty(0, 12).long()
+    return x, rows, lengths_left(rows, width), torch.where(labels < 30, labels, -1), results(draw), metric, width
+
+
+def left_of_rows(draw):
+    return numbers(draw, one_of(draw, 0, 1, 17, 40), D), draw(st.integers(1, D))
+
+
 def scan_levels(draw):
     given, how, options = _levels(draw)
     return *given, results(draw), *how, *options
@@ -706,7 +736,11 @@ INPUTS = (
         "lattice.encode_points": encode_points,
         "lattice.nearest_points": nearest_points,
         "metrics.pairwise": pairwise,
+        "panorama.lengths_left": left_of_rows,
+        "panorama.rank_levels": rank_levels,
+        "panorama.scan_batches": scan_batches,
         "panorama.scan_levels": scan_levels,
+        "panorama.within_batches": within_batches,
         "panorama.within_levels": within_levels,
         "permute.swaps": swaps,
         "pq.nearest_parts": nearest_parts,

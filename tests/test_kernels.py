@@ -65,6 +65,10 @@ def same_within(one, other, given) -> None:
     assert one[3][:2] == other[3][:2]
 
 
+def same_ranges_first(one, other, given) -> None:
+    same_ranges(one[:3], other[:3], given)
+
+
 def same_sums(one, other, given) -> None:
     """The same sums, made of different terms where they are tied."""
     same(one[0], other[0])
@@ -84,6 +88,9 @@ COMPARERS = {
     "hamming.search_lists": same_scan,
     "fastscan.few_rows": same_neighbours,
     "ivf.nearest_lists": same_neighbours,
+    "panorama.rank_levels": same_neighbours,
+    "panorama.scan_batches": same_neighbours,
+    "panorama.within_batches": same_ranges_first,
     "sums.least_sums": same_sums,
 } | {
     name: same_within if "within" in name else same_scan
@@ -91,11 +98,11 @@ COMPARERS = {
     if name.startswith(
         (
             "ivf.scan",
-            "panorama",
+            "panorama.scan_levels",
+            "panorama.within_levels",
             "ivf.within",
             "ivf_few",
             "ivf_product",
-            "panorama.",
             "rabitq.few",
             "rabitq.scan",
             "rabitq.within",

@@ -1,7 +1,7 @@
 """Panorama: flat vectors, in one row or in lists, that are compared some dimensions after others.
 
-Vectors are held as they are; FAISS's layout, in batches and levels, is that of files. What is compared first should hold most of a vector's
-length, as after a PCA.
+Flat vectors are held as FAISS holds them, batch by batch and level by level, so that a level of many vectors is read in one go; lists hold
+them as they are, and files FAISS's layout. What is compared first should hold most of a vector's length, as after a PCA.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms.ivf import ListCodec, Options
-from tsscompat.algorithms.levels import Layout
+from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.algorithms.levels import Panorama as Levels
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import Stated, boolean, child, size_t
-from tsscompat.faiss_compat.base import Index
-from tsscompat.faiss_compat.codes import allowed_rows
+from tsscompat.faiss_compat.attributes import Stated, boolean, child, size_t, vector
+from tsscompat.faiss_compat.base import Index, check_keys
+from tsscompat.faiss_compat.codes import allowed_rows, held_labels
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.flat import IndexFlat
 from tsscompat.faiss_compat.graph import IndexHNSWFlat
@@ -29,8 +28,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.refine import IndexRefine
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import Float32Vector
-from tsscompat.kernels.ivf_lists import Ragged
-from tsscompat.kernels.panorama import Looked
+from tsscompat.kernels.panorama import Layout, Looked, rank_levels, scan_batches, within_batches
 
 
 def _report(looked: Looked) -> None:
@@ -84,13 +82,12 @@ class Panorama(Stated):
 
 
 class IndexFlatPanorama(IndexFlat):
-    """Vectors as they are, compared level by level."""
-
-    _caches = ("_lengths",)
+    """Vectors compared level by level; `codes` and `cum_sums` are in order of batch, level, vector."""
 
     n_levels = size_t(0, "levels")
     batch_size = size_t(Panorama.kDefaultBatchSize, "vectors that are compared with the same results")
     pano = child(None, "how vectors are divided")
+    cum_sums = vector(Float32Vector, "the lengths of what is left of the vectors from each level on")
 
     def __init__(
         self, d: int = 0, metric: int = METRIC_L2, n_levels: int = 1, batch_size: int = Panorama.kDefaultBatchSize
@@ -104,53 +101,82 @@ class IndexFlatPanorama(IndexFlat):
         self.code_size = 4 * self.d
         self.pano, self.n_levels, self.batch_size = Panorama(self.code_size, n_levels, batch_size), n_levels, batch_size
 
-    def _remaining(self) -> Tensor:
-        kept = self.__dict__["_lengths"]
-        if kept is None or kept.shape[0] != self.ntotal:
-            kept = self._lengths = self.pano._layout().norms(self._vectors)
-        lengths: Tensor = kept
-        return lengths
+    def _packed(self) -> Tensor:
+        return self.codes.tensor.view(torch.float32)
 
     @property
-    def cum_sums(self) -> Float32Vector:
-        """The lengths of what is left of the vectors from each level on, in batches and levels."""
-        return Float32Vector(self.pano._layout().pack_norms(self._remaining()))
+    def _vectors(self) -> Tensor:
+        """The vectors, one a row: a copy, but for batches of one."""
+        if self.batch_size == 1:
+            return self._packed().view(self.ntotal, self.d)
+        return self.pano._layout().unpack(self._packed(), self.ntotal)
 
-    def _codec(self) -> Levels:
-        return Levels(self.pano._layout(), self._remaining(), self.metric_type, _report)
+    @property
+    def _rows(self) -> Tensor:
+        """The vectors as codes."""
+        return self._vectors.view(torch.uint8)
 
-    def _one_list(self) -> Ragged:
-        zero, size = (torch.tensor([n], device=self.device) for n in (0, self.ntotal))
-        # Labels are asked for as (list, position), so ids are never read.
-        return Ragged(self._rows, torch.empty(self.ntotal, dtype=torch.int64, device=self.device), zero, size)
+    def _held(self, codes: Tensor) -> None:
+        vectors, n = codes.view(torch.float32), codes.shape[0]
+        self._reset()
+        self.codes.tensor, self.cum_sums.tensor = vectors.new_empty(0).view(torch.uint8), vectors.new_empty(0)
+        self._write(vectors, n)
+
+    def _write(self, vectors: Tensor, n: int) -> None:
+        """Put vectors behind those there are, and count n more."""
+        layout, before = self.pano._layout(), self.ntotal
+        slots = layout.slots(before + n)
+        for held, width in ((self.codes, self.code_size), (self.cum_sums, layout.levels + 1)):
+            held.make_room(slots * width - held.size())
+            held.resize(slots * width)
+        layout.write(vectors, self._packed(), before)
+        layout.write_norms(layout.norms(vectors), self.cum_sums.tensor, before)
+        self.ntotal = before + n
+        self._drop_caches()
+
+    def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
+        check(ids is None, "{} numbers its vectors itself: wrap it in an IndexIDMap to give ids", type(self).__name__)
+        vectors = codes.contiguous().view(torch.float32).view(-1, self.d)
+        self._write(vectors, vectors.shape[0])
+
+    def _reset(self) -> None:
+        super()._reset()
+        self.cum_sums.clear()
+
+    def _reconstruct(self, keys: Tensor) -> Tensor:
+        return self.pano._layout().gather(self._packed(), check_keys(keys, self.ntotal))
+
+    def _reconstruct_n(self, n0: int, ni: int) -> Tensor:
+        return self._reconstruct(torch.arange(n0, n0 + ni, device=self.device))
+
+    def _update_vectors(self, keys: Tensor, x: Tensor) -> None:
+        vectors = self._vectors.clone()
+        vectors[check_keys(keys, self.ntotal)] = x
+        self._held(vectors.view(torch.uint8))
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         check(self.batch_size >= k, "batches of {} vectors are fewer than {} results", self.batch_size, k)
-        keys, options = self._asked(x, params)
-        return self._codec().top(x, keys, keys, self._one_list(), k, options)[:2]
+        how, allowed = (self.metric_type, self.pano._layout()), allowed_rows(params, self.ntotal, self.device)
+        given = (x, self._packed(), self.cum_sums.tensor, self.ntotal)
+        distances, labels, looked = scan_batches(*given, k, *how, allowed)
+        _report(looked)
+        return distances, labels
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
-        keys, options = self._asked(x, params)
-        return self._codec().within(x, keys, keys, self._one_list(), radius, options)[:3]
-
-    def _asked(self, x: Tensor, params: SearchParameters | None) -> tuple[Tensor, Options]:
-        keys = torch.zeros(x.shape[0], 1, dtype=torch.int64, device=x.device)
-        return keys, Options(allowed_rows(params, self.ntotal, self.device), None, True)
+        how, allowed = (self.metric_type, self.pano._layout()), allowed_rows(params, self.ntotal, self.device)
+        given = (x, self._packed(), self.cum_sums.tensor, self.ntotal)
+        lims, distances, labels, looked = within_batches(*given, radius, *how, allowed)
+        _report(looked)
+        return lims, distances, labels
 
     def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
         check(self.batch_size == 1, "search_subset takes batches of 1 vector, not of {}", self.batch_size)
-        named = base_labels >= 0
-        labels, sizes = base_labels[named], named.sum(1)
-        lists = Ragged(self._rows[labels], labels, sizes.cumsum(0) - sizes, sizes)
-        keys = torch.arange(x.shape[0], device=x.device)[:, None]
+        labels, norms = held_labels(base_labels, self.ntotal), self.cum_sums.tensor.view(self.ntotal, -1)
         width, levels = self.pano.level_width_floats, self.pano.n_levels
-
-        def report(looked: Looked) -> None:
-            # Here FAISS counts dimensions, not levels.
-            _report((looked[0] * width, looked[1] // levels * self.d))
-
-        codec = Levels(self.pano._layout(), self._remaining()[labels], self.metric_type, report)
-        return codec.top(x, keys, keys, lists, k, Options())[:2]
+        distances, names, looked = rank_levels(x, self._vectors, norms, labels, k, self.metric_type, width)
+        # Here FAISS counts dimensions, not levels.
+        _report((looked[0] * width, looked[1] // levels * self.d))
+        return distances, names
 
     def add_sa_codes(self, codes: Any, ids: Any = None) -> None:
         """Refused, as FAISS refuses it."""
@@ -192,9 +218,11 @@ class ArrayInvertedListsPanorama(ArrayInvertedLists):
         """The lengths for every row of the arena; of rows that hold nothing they mean nothing."""
         lists, kept = self._ragged(), self.__dict__["_lengths"]
         if kept is None or kept[0] != self._stamp():
-            kept = self._lengths = self._stamp(), self.pano._layout().norms(lists.codes.view(torch.float32))
-        lengths: Tensor = kept[1]
-        return lengths
+            # Level by level, as they are read.
+            lengths = self.pano._layout().norms(lists.codes.view(torch.float32)).t().contiguous().t()
+            kept = self._lengths = self._stamp(), lengths
+        found: Tensor = kept[1]
+        return found
 
     def get_iterator(self, list_no: int, inverted_list_context: Any = None) -> Any:
         """Refused, as FAISS refuses it."""

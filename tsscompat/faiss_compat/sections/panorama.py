@@ -38,14 +38,16 @@ class FlatPanoramaCodec:
         reader.check(codes.shape[0] == slots * 4 * d, "{} bytes of codes, expected {}", codes.shape[0], slots * 4 * d)
         wanted = slots * (layout.levels + 1)
         reader.check(lengths.shape[0] == wanted, "{} lengths, expected {}", lengths.shape[0], wanted)
-        obj._held(layout.unpack(codes.view(torch.float32), n).view(torch.uint8))
+        obj.codes.tensor, obj.ntotal = codes, n
+        # What lengths there are follows from the vectors; those of a file may be anything.
+        obj.cum_sums.tensor = layout.pack_norms(layout.norms(layout.unpack(codes.view(torch.float32), n)))
         return obj
 
     def write(self, writer: Writer, value: Any, obj: Any) -> None:
         for codec, number in ((i32, obj.d), (u64, obj.n_levels), (u64, obj.batch_size), (i64, obj.ntotal)):
             codec.write(writer, number, obj)
         flag.write(writer, obj.is_trained, obj)
-        octets.write(writer, obj.pano._layout().pack(obj._vectors.cpu()).view(torch.uint8), obj)
+        octets.write(writer, obj.codes.tensor.cpu(), obj)
         floats.write(writer, obj.cum_sums.tensor.cpu(), obj)
 
 
