@@ -59,12 +59,14 @@ from tsscompat.faiss_compat.ivf_sq import *
 from tsscompat.faiss_compat.ivflib import *
 from tsscompat.faiss_compat.kmeans import *
 from tsscompat.faiss_compat.lattice import *
+from tsscompat.faiss_compat.learned_transforms import *
 from tsscompat.faiss_compat.local_search import *
 from tsscompat.faiss_compat.machine import *
 from tsscompat.faiss_compat.meta import *
 from tsscompat.faiss_compat.multi_index import *
 from tsscompat.faiss_compat.neural import *
 from tsscompat.faiss_compat.nsg import *
+from tsscompat.faiss_compat.nsg_indexes import *
 from tsscompat.faiss_compat.ondisk_table import *
 from tsscompat.faiss_compat.operating_points import *
 from tsscompat.faiss_compat.packers import *

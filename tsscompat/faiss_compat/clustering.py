@@ -323,7 +323,7 @@ class ProgressiveDimClustering(ProgressiveDimClusteringParameters):
 
     def train(self, n: Any, x: Any = None, factory: Any = None) -> None:
         """Cluster: (n, pointer, factory) as in FAISS, or (x, factory)."""
-        from tsscompat.faiss_compat.transforms import PCAMatrix
+        from tsscompat.faiss_compat.learned_transforms import PCAMatrix
 
         data = x.take(n * self.d).view(n, self.d) if isinstance(x, Pointer) else rows(n, self.d, self.device).tensor
         factory = factory if isinstance(x, Pointer) else x

@@ -21,9 +21,9 @@ from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersHNSW
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantized import IndexPQ, IndexScalarQuantizer
-from tsscompat.faiss_compat.quantizers import ProductQuantizer, ScalarQuantizer
+from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.stats import cvar
-from tsscompat.faiss_compat.stored_graph import StoredGraph
+from tsscompat.faiss_compat.stored_graph import OverProductCodes, OverScalarCodes, StoredGraph
 from tsscompat.faiss_compat.vectors import Float64Vector, Int32Vector, UInt64Vector
 from tsscompat.kernels import graph as kernel
 from tsscompat.kernels.graph import Graph, Walk
@@ -413,7 +413,7 @@ class IndexHNSWFlat(IndexHNSW):
         self.is_trained = True
 
 
-class IndexHNSWPQ(IndexHNSW):
+class IndexHNSWPQ(OverProductCodes, IndexHNSW):
     """A graph over product codes."""
 
     def __init__(self, d: int = 0, pq_m: int = 1, M: int = 32, pq_nbits: int = 8, metric: int = enums.METRIC_L2) -> None:
@@ -422,30 +422,14 @@ class IndexHNSWPQ(IndexHNSW):
             self._own(IndexPQ(d, pq_m, pq_nbits, metric))
         self.is_trained = False
 
-    @property
-    def pq(self) -> Any:
-        """The storage's quantizer."""
-        return self.storage.pq
 
-    def _train(self, x: Tensor) -> None:
-        super()._train(x)
-        self.storage.pq.compute_sdc_table()
-
-
-class IndexHNSWSQ(IndexHNSW):
+class IndexHNSWSQ(OverScalarCodes, IndexHNSW):
     """A graph over scalar-quantised vectors."""
 
     def __init__(self, d: int = 0, qtype: int = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
         super().__init__(d, M, metric)
         if d:
             self._own(IndexScalarQuantizer(d, qtype, metric))
-
-    @property
-    def sq(self) -> ScalarQuantizer:
-        """What makes the storage's codes."""
-        self._need_storage()
-        made: ScalarQuantizer = self.storage.sq
-        return made
 
 
 class IndexHNSW2Level(IndexHNSW):

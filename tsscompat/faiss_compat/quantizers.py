@@ -137,7 +137,7 @@ class ProductQuantizer(Quantizer):
         if kind == self.Train_hypercube:
             return product.hypercube(part, self.nbits)
         if kind == self.Train_hypercube_pca:
-            from tsscompat.faiss_compat.transforms import PCAMatrix
+            from tsscompat.faiss_compat.learned_transforms import PCAMatrix
 
             pca = PCAMatrix(self.dsub, self.nbits)
             pca._train(part)

@@ -75,7 +75,17 @@ def rand_smooth_vectors_c(n: int, d: int, x: Any, seed: int) -> None:
     behind(x, n, d).copy_(random.rand_smooth_vectors(n, d, seed))
 
 
+class RandomGenerator(random.RandomGenerator):
+    """std::mt19937 with FAISS's ways of drawing from it."""
+
+
+class SplitMix64RandomGenerator(random.SplitMix64RandomGenerator):
+    """SplitMix64 with FAISS's ways of drawing from it."""
+
+
 __all__ = [
+    "RandomGenerator",
+    "SplitMix64RandomGenerator",
     "byte_rand",
     "float_rand",
     "float_randn",

@@ -9,6 +9,7 @@ from tsscompat.faiss_compat.attributes import boolean, child
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.flat import IndexFlat
+from tsscompat.faiss_compat.quantizers import ProductQuantizer, ScalarQuantizer
 
 
 class StoredGraph(Index):
@@ -62,3 +63,29 @@ class StoredGraph(Index):
     def get_distance_computer(self) -> DistanceComputer:
         """Distances to single vectors, for a query set on it."""
         return DistanceComputer(self.storage)
+
+
+class OverProductCodes(StoredGraph):
+    """A graph over product codes, whose distances to each other are read from a table."""
+
+    @property
+    def pq(self) -> ProductQuantizer:
+        """The storage's quantizer."""
+        self._need_storage()
+        made: ProductQuantizer = self.storage.pq
+        return made
+
+    def _train(self, x: Tensor) -> None:
+        super()._train(x)
+        self.pq.compute_sdc_table()
+
+
+class OverScalarCodes(StoredGraph):
+    """A graph over scalar-quantised vectors."""
+
+    @property
+    def sq(self) -> ScalarQuantizer:
+        """The storage's quantizer."""
+        self._need_storage()
+        made: ScalarQuantizer = self.storage.sq
+        return made
