@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from cases import N_BASE, ROWS, Row, filled, shelf
 
 import tsscompat
+from tsscompat.kernels.threads import run_blocks
 
 SHARED = [
     r
@@ -97,3 +99,23 @@ def test_a_forked_child_searches(tmp_path):
         timeout=120,
     )
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+def test_on_single_threads_torch_uses_no_others():
+    """Each thread of the pool has its own number of torch threads, and keeps it through operations; the caller's stays."""
+    before, seen = torch.get_num_threads(), []
+
+    def work(start: int, stop: int) -> None:
+        table = torch.randn(300, 300)
+        torch.mm(table, table)
+        seen.append(torch.get_num_threads())
+
+    tsscompat.omp_set_num_threads(2)
+    torch.set_num_threads(2)
+    try:
+        for _ in range(3):
+            run_blocks(work, 8, 1, single=True)
+        assert seen and set(seen) == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

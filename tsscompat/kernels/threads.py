@@ -78,6 +78,8 @@ def _single_executor(size: int) -> ThreadPoolExecutor:
 
             def begin() -> None:
                 ready.wait()
+                # A thread that has not asked yet takes everybody's number at its first operation, over what was set for it.
+                torch.get_num_threads()
                 torch.set_num_threads(1)
                 ready.wait()
 

@@ -267,8 +267,8 @@ def _fold_products(
     nq, nb = x.shape[0], y.shape[0]
     y_norms = _NO_NORMS if ip else (norms.numpy() if norms is not None else _norms(y))
     x_norms = _NO_NORMS if ip else _norms(x)
-    # A tile of products stays in the second-level cache of both cores: 512 x 8192 floats at most.
-    q_step = min(nq, 512)
+    # A tile of products stays in the last cache: 512 x 8192 floats at most; of a small table, such as centroids, in the second one.
+    q_step = min(nq, 512 if nb > 4096 else 256)
     b_step = min(nb, max(1024, (1 << 22) // q_step & ~31))
     buffer = torch.empty(q_step * b_step)
     for q in range(0, nq, q_step):

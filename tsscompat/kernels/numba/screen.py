@@ -151,9 +151,7 @@ def closest(products, ip, x, x_scales, x_errors, x_norms, y, scale, error, norm,
     return scored
 
 
-@functools.cache
-def wins() -> bool:
-    """Whether integer products are exact here, and faster than float32's by enough to pay for the rest; measured once, in 10 ms."""
+def _wins() -> bool:
     if not hasattr(torch, "_int_mm"):
         return False
     try:
@@ -166,7 +164,7 @@ def wins() -> bool:
         times = []
         for call in (lambda: torch._int_mm(a, b.t()), lambda: torch.mm(wide, table.t())):
             best = float("inf")
-            for _ in range(4):
+            for _ in range(8):
                 begun = time.perf_counter()
                 call()
                 best = min(best, time.perf_counter() - begun)
@@ -174,6 +172,15 @@ def wins() -> bool:
         return times[0] * 1.5 < times[1]
     except RuntimeError:
         return False
+
+
+@functools.cache
+def wins() -> bool:
+    """Whether integer products are exact here, and faster than float32's by enough to pay for the rest; measured once, in 20 ms."""
+    answers: list[bool] = []
+    # On one thread: several on a busy machine wait for each other far longer than they work, whichever the numbers.
+    run_blocks(lambda start, stop: answers.append(_wins()) if start == 0 else None, max_threads(), single=True)
+    return answers[0]
 
 
 @dataclass
@@ -220,6 +227,13 @@ class Screen:
         # Rooms for tiles that no thread is using; made once, as allocators keep what threads of a pool give back.
         self._rooms: list[Tensor] = []
 
+    def _room(self, n: int) -> Tensor:
+        try:
+            room = self._rooms.pop()
+        except IndexError:  # another thread may have taken the last
+            return torch.empty(n, dtype=torch.int32)
+        return room if room.numel() >= n else torch.empty(n, dtype=torch.int32)
+
     def enter(self, y: Tensor, first: int, mask: np.ndarray) -> bool:
         """Enter the rows of y, numbered from `first`; whether that was done: not where the bound does not hold or does not pay."""
         nq, n, k = self.x.shape[0], y.shape[0], self.costs.shape[1]
@@ -229,13 +243,15 @@ class Screen:
         if not made.sound:
             return False
         whole = _table(y, made, self.asked, self.ip, mask)
+        # Few rows, such as centroids, are gone over as fast by few queries at a time, whose tile is not larger than all the rest.
+        together = _QUERIES if n > ROWS else _QUERIES // 4
 
         def work(start: int, stop: int) -> None:
-            for q in range(start, stop, _QUERIES):
-                own = slice(q, min(q + _QUERIES, stop))
+            for q in range(start, stop, together):
+                own = slice(q, min(q + together, stop))
                 codes = self.asked.codes[own]
                 given = self.ip, self.x[own], self.inverse[own], self.asked.norm[own]
-                buffer = self._rooms.pop() if self._rooms else torch.empty(_QUERIES * ROWS + 64, dtype=torch.int32)
+                buffer = self._room(together * ROWS + 64)
                 for r in range(0, n, ROWS):
                     part = whole.part(r, min(ROWS, n - r))
                     tile = buffer[: codes.shape[0] * part.codes.shape[0]].view(codes.shape[0], -1)
