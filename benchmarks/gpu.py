@@ -28,6 +28,7 @@ from typing import Any
 import torch
 
 import tsscompat
+from tsscompat.algorithms.replays import MOST, RECORDERS
 from tsscompat.kernels.accelerate import find_twin
 from tsscompat.kernels.flat import nearest
 from tsscompat.kernels.segments import segment_sums
@@ -297,7 +298,45 @@ class Bench:
                     call, ids = self.peers.search(other, asked, K)
                     row.peers_recall[peer] = recall_of(ids().clone(), truth[:nq])
                     row.peers_ms[peer] = self.clock.median(call)
+                if nq <= MOST and asked.device.type in RECORDERS:
+                    row.peers_ms["unrecorded"], row.peers_recall["unrecorded"] = self.unrecorded(index, asked), row.recall
                 self.add(row)
+
+    def unrecorded(self, index: Any, asked: torch.Tensor) -> float:
+        """Milliseconds of a search whose kernels are asked for one by one."""
+        kept = dict(RECORDERS)
+        RECORDERS.clear()
+        try:
+            return self.clock.median(lambda: index.search(asked, K))
+        finally:
+            RECORDERS.update(kept)
+
+    def fetched(self) -> None:
+        """Lists in the host's memory against the same lists on the device; the floor is the copying of those that are probed."""
+        s, name = self.sizes, "1M fetched lists"
+        if not self.wanted(name) or tsscompat.get_num_gpus() == 0:
+            return
+        y, x = structured(s.rows, s.dims, self.device, 1), structured(max(s.batches), s.dims, self.device, 2)
+        truth, options = exact(x, y, K), tsscompat.GpuClonerOptions()
+        options.memorySpace = tsscompat.MemorySpace_Unified
+        index = tsscompat.index_factory(s.dims, f"IVF{s.nlist},Flat").to(self.device)
+        index.train(y[: 64 * s.nlist])
+        index.add(y)
+        fetching = tsscompat.index_cpu_to_gpu(tsscompat.StandardGpuResources(), 0, index, options)
+        host = torch.empty(1 << 20 if self.options.tiny else 1 << 28, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        room = torch.empty_like(host, device=self.device)
+        per_byte = self.clock.median(lambda: room.copy_(host, non_blocking=True)) / host.nbytes
+        index.nprobe = fetching.nprobe = nprobe = s.probes[len(s.probes) // 2]
+        for nq in s.batches:
+            asked = x[:nq].contiguous()
+            recall, resident = (recall_of(one.search(asked, K)[1], truth[:nq]) for one in (fetching, index))
+            if abs(recall - resident) > 1e-3:
+                raise SystemExit(f"{name}, nq {nq}: recall {recall:.4f}, of resident lists {resident:.4f}")
+            probed = index.quantizer.search(asked, nprobe)[1].unique()
+            n_bytes = index.code_size * sum(index.get_list_size(int(one)) for one in probed.tolist())
+            row = Row(name, nq, K, nprobe, self.clock.median(lambda: fetching.search(asked, K)), recall, n_bytes * per_byte)
+            row.peers_ms["resident"], row.peers_recall["resident"] = self.clock.median(lambda: index.search(asked, K)), resident
+            self.add(row)
 
     def search_floor(self, index: Any, nq: int, nprobe: int) -> float:
         """What a search must compute and read, if lists are shared by the queries that probe them."""
@@ -357,6 +396,7 @@ class Bench:
         """Everything, the cases whose figures matter most first."""
         for name, index, x, truth in self.indexes():
             self.searches(name, index, x, truth)
+        self.fetched()
         self.kmeans()
         self.graph()
 
