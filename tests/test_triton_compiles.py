@@ -30,13 +30,15 @@ expected = {"least_shared", "chunk_scores", "_pick", "_rank"}
 """
 FEW = """
 from tsscompat.kernels.ivf_lists import Ragged
-from tsscompat.kernels.triton import ivf
+from tsscompat.kernels.triton import hamming, ivf, ivf_terms
 lists = Ragged(torch.zeros(640, 16, dtype=torch.uint8), torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
 keys, base, rows = torch.zeros(2, 2, dtype=torch.int64), torch.zeros(2, 2), torch.randn(640, 24)
 tables, signatures = torch.randn(2, 16, 256), torch.zeros(4, 16, dtype=torch.uint8)
 ivf.scan_polysemous(tables, base, None, 8, signatures, 50, lists, keys, 10, False)
 ivf.scan_flat(torch.randn(2, 24), rows, lists, keys, 10, 22)
-expected = {"least_few", "chunk_scores"}
+hamming.scan(torch.zeros(2, 16, dtype=torch.uint8), lists, keys, 10)
+ivf_terms.product_terms(lists.codes, torch.randn(16, 256, 8), 8, rows[:8].repeat(1, 6)[:, :128], keys[0], keys[0], base[0])
+expected = {"least_few", "chunk_scores", "_terms"}
 """
 WALK = """
 from tsscompat.kernels.graph import Graph, Walk

@@ -10,27 +10,12 @@ import triton.language as tl
 from torch import Tensor
 
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
-from tsscompat.kernels.triton.hamming import ones_in
+from tsscompat.kernels.triton.bit_fields import bits_at, differing
 from tsscompat.kernels.triton.launch import power_of_two
 from tsscompat.kernels.triton.metrics import added, finished
 
-# How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums.
-VECTORS, SCALARS, PARTS, SUMS = 0, 1, 2, 3
-
-
-@triton.jit
-def bits_at(data, rows, there, i, size, BITS: tl.constexpr):
-    """Number i of each row of a little-endian stream of bits: (rows, i)."""
-    first = i * BITS
-    byte = (first >> 3)[None, :]
-    shift = (first & 7)[None, :]
-    at = data + rows[:, None] * size + byte
-    value = tl.load(at, mask=there, other=0).to(tl.int32)
-    if BITS != 8 and BITS != 4:
-        value = value | (tl.load(at + 1, mask=there & (byte + 1 < size), other=0).to(tl.int32) << 8)
-        if BITS > 9:
-            value = value | (tl.load(at + 2, mask=there & (byte + 2 < size), other=0).to(tl.int32) << 16)
-    return (value >> shift) & ((1 << BITS) - 1)
+# How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums, as bits to compare.
+VECTORS, SCALARS, PARTS, SUMS, BINARY = 0, 1, 2, 3, 4
 
 
 @triton.jit
@@ -78,16 +63,6 @@ def rows_of_chunk(allowed, offset, entries, chunk, MASKED: tl.constexpr, N: tl.c
 
 
 @triton.jit
-def alike(data, signatures, pair, rows, there, size, threshold, N: tl.constexpr):
-    """Which codes differ from the signature of a probe in fewer bits than the threshold."""
-    differing = tl.zeros([N], tl.int32)
-    for byte in range(0, size):
-        mine = tl.load(signatures + pair * size + byte).to(tl.int32)
-        differing += ones_in(tl.load(data + rows * size + byte, mask=there, other=0).to(tl.int32) ^ mine, False)
-    return there & (differing < threshold)
-
-
-@triton.jit
 def sum_of_tables(
     data, tables, which, rows, there, d, size, BITS: tl.constexpr, KSUB: tl.constexpr, N: tl.constexpr, BD: tl.constexpr
 ):
@@ -117,9 +92,11 @@ def cost_of_rows(
 ):  # fmt: skip
     """Costs of rows for one query and list, term by term in float32; NaN becomes infinite."""
     if SIGNED:
-        there = alike(data, signatures, pair, rows, there, size, threshold, N)
+        there = there & (differing(data, signatures, pair, rows, there, size, N, BD) < threshold)
     if KIND == 3:
         value = sum_of_tables(data, tables, pair if PER_PAIR else q, rows, there, d, size, BITS, KSUB, N, BD)
+    elif KIND == 4:
+        value = differing(data, x, q, rows, there, size, N, BD).to(tl.float32)
     else:
         first = tl.zeros([N], tl.float32)
         second = tl.zeros([N], tl.float32)
@@ -220,7 +197,7 @@ class Codes:
     @property
     def multiplied(self) -> bool:
         """Whether the tensor cores can score the codes for several queries at once."""
-        return self.kind != SUMS and self.metric in (L2, INNER_PRODUCT)
+        return self.kind not in (SUMS, BINARY) and self.metric in (L2, INNER_PRODUCT)
 
     def width(self) -> int:
         """Dimensions of a tile."""

@@ -1,4 +1,4 @@
-"""Distances between binary codes, bits counted in words of 32."""
+"""Distances between binary codes: of all to all, bits counted in words of 32; of queries to the codes in lists."""
 
 from __future__ import annotations
 
@@ -7,23 +7,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tsscompat.kernels.hamming import WORST, Range
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.metrics import INNER_PRODUCT
+from tsscompat.kernels.triton.bit_fields import ones_in
+from tsscompat.kernels.triton.codes import BINARY, Codes
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two
-
-
-@triton.jit
-def ones_in(word, WHOLE: tl.constexpr):
-    """How many bits of an int32 are set; with `WHOLE` how many of its bytes are not zero."""
-    word = word.to(tl.uint32, bitcast=True)
-    if WHOLE:
-        word = word | (word >> 4)
-        word = word | (word >> 2)
-        word = (word | (word >> 1)) & 0x01010101
-        return ((word + (word >> 8) + (word >> 16) + (word >> 24)) & 7).to(tl.int32)
-    word = word - ((word >> 1) & 0x55555555)
-    word = (word & 0x33333333) + ((word >> 2) & 0x33333333)
-    word = (word + (word >> 4)) & 0x0F0F0F0F
-    word = word + (word >> 8)
-    return ((word + (word >> 16)) & 63).to(tl.int32)
+from tsscompat.kernels.triton.list_scan import Top
+from tsscompat.kernels.triton.list_scan import top as top_of_lists
+from tsscompat.kernels.triton.list_scan import within as within_lists
 
 
 @triton.jit
@@ -57,3 +49,25 @@ def hamming(x: Tensor, y: Tensor, whole_bytes: bool = False) -> Tensor:
             _hamming[(blocks_of(nx, bx), blocks_of(ny, by))](a, b, out, nx, ny, a.shape[1], WHOLE=whole_bytes, BX=bx, BY=by)
         return out
     return out.zero_()
+
+
+def _codes(x: Tensor, lists: Ragged) -> Codes:
+    return Codes(BINARY, lists.codes.contiguous(), x.shape[1], INNER_PRODUCT, False, x)
+
+
+def scan(
+    x: Tensor, lists: Ragged, keys: Tensor, k: int, limits: Tensor | None = None, pairs: bool = False, by_arrival: bool = False
+) -> Top:
+    """The twin of kernels.hamming.scan, but for answers in order of arrival; of ties at the end those met first stay."""
+    if by_arrival or not x.shape[1] or not lists.nlist:
+        return NotImplemented
+    distances, labels, counts = top_of_lists(_codes(x, lists), lists, keys, k, (None, limits, pairs))
+    return torch.where(labels >= 0, distances, 0.0).int().masked_fill(labels < 0, WORST), labels, counts
+
+
+def within(x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor | None = None, pairs: bool = False) -> Range:
+    """The twin of kernels.hamming.within."""
+    if not x.shape[1] or not lists.nlist:
+        return NotImplemented
+    lims, distances, labels, counts = within_lists(_codes(x, lists), lists, keys, float(radius), (allowed, None, pairs))
+    return lims, distances.int(), labels, counts
