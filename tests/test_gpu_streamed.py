@@ -5,12 +5,16 @@ Virtual GPUs are the CPU, where a tensor of the host's is as good as one of the 
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from two_devices import GPU, HOST, TwoDevices
 
 import tsscompat as faiss
+from tsscompat import devices
 from tsscompat.algorithms import streamed
 from tsscompat.errors import FaissError, OutOfDeviceMemory
 from tsscompat.faiss_compat.invlists_host import HostInvertedLists
@@ -161,10 +165,37 @@ def test_what_has_no_such_lists_refuses(trained):
     for index in (faiss.IndexFlatL2(D), trained["IVF24,PQ8x4fsr", faiss.METRIC_L2]):
         with pytest.raises(FaissError, match="memorySpace"):
             faiss.index_cpu_to_gpu(resources, 0, index, options())
+    with pytest.raises(FaissError, match="memorySpace"):
+        faiss.index_binary_cpu_to_gpu(resources, 0, faiss.IndexBinaryFlat(16), options())
     config = faiss.GpuIndexFlatConfig()
     config.memorySpace = faiss.MemorySpace_Unified
     with pytest.raises(FaissError, match="memorySpace"):
         faiss.GpuIndexFlatL2(resources, D, config)
+
+
+def test_what_does_not_fit_says_what_would_help(trained, monkeypatch):
+    index, resources = trained["IVF24,Flat", faiss.METRIC_L2], faiss.StandardGpuResources()
+    monkeypatch.setattr(devices, "free_memory", lambda device: 100_000)
+    with pytest.raises(OutOfDeviceMemory, match="MemorySpace_Unified leaves its lists in the host's memory"):
+        faiss.index_cpu_to_gpu(resources, 0, index)
+    assert faiss.index_cpu_to_gpu(resources, 0, index, options()).ntotal == N
+
+
+@pytest.mark.parametrize("kind", STREAMED[:2])
+def test_such_an_index_is_like_any_other(trained, vectors, kind):
+    """Maps, merging, copies, pickling, and the way to the CPU."""
+    resident, host = both(trained[kind, faiss.METRIC_L2], 9000)
+    expected = resident.search(vectors[1], 5)
+    same(copy.deepcopy(host).search(vectors[1], 5), expected)
+    same(pickle.loads(pickle.dumps(host)).search(vectors[1], 5), expected)
+    host.set_direct_map_type(faiss.DirectMap.Hashtable)
+    np.testing.assert_allclose(host.reconstruct(7 * 11 + 3), resident.reconstruct_n(0, 100)[80], rtol=1e-5, atol=1e-5)
+    host.set_direct_map_type(faiss.DirectMap.NoMap)
+    host.merge_from(copy.deepcopy(resident), 0)
+    assert host.ntotal == 2 * N and (host.search(vectors[1], 2)[1][:, 0] == host.search(vectors[1], 2)[1][:, 1]).all()
+    moved = both(trained[kind, faiss.METRIC_L2])[1].cpu()
+    assert moved.getDevice() == -1
+    same(moved.search(vectors[1], 5), expected)
 
 
 @pytest.fixture
@@ -218,15 +249,15 @@ def test_host_and_device_are_not_mixed(trained, vectors, kind, monkeypatch):
     queries, more = torch.from_numpy(vectors[1]), torch.from_numpy(vectors[0][:5].copy())
     expected = host._search(queries, 5, None)
     params = faiss.SearchParametersIVF(nprobe=5, max_codes=150, sel=faiss.IDSelectorRange(0, 9000))
-    with TwoDevices() as devices:
-        devices.put([queries, more, list(tensors_of(host))], GPU)
+    with TwoDevices() as both_kinds:
+        both_kinds.put([queries, more, list(tensors_of(host))], GPU)
         lists = host.invlists
-        devices.put([lists._codes, lists._ids, lists._offsets, lists._sizes, lists._rooms, lists._tail], HOST)
+        both_kinds.put([lists._codes, lists._ids, lists._offsets, lists._sizes, lists._rooms, lists._tail], HOST)
         for held in (host, host.quantizer):
             held.__dict__["_device"] = GPU
         host._drop_caches()
         found = host._search(queries, 5, None)
-        assert devices.of(found[1]) == GPU and devices.moved > 5
+        assert both_kinds.of(found[1]) == GPU and both_kinds.moved > 5
         host._search(queries, 5, params)
         host._range_search(queries, 8.0, None)
         host._search_and_reconstruct(queries, 3, None)
@@ -239,9 +270,9 @@ def test_host_and_device_are_not_mixed(trained, vectors, kind, monkeypatch):
 
 
 def test_mixing_fails():
-    with TwoDevices() as devices:
+    with TwoDevices() as both_kinds:
         ours, theirs = torch.ones(4, device=GPU), torch.ones(4)
-        assert devices.of(ours * 2) == GPU and devices.of(theirs.to(GPU)) == GPU and devices.of(ours.cpu()) == HOST
+        assert both_kinds.of(ours * 2) == GPU and both_kinds.of(theirs.to(GPU)) == GPU and both_kinds.of(ours.cpu()) == HOST
         with pytest.raises(AssertionError, match="add takes tensors of the host and of the GPU"):
             ours.add(theirs)
         with pytest.raises(AssertionError, match="__getitem__ takes"):

@@ -95,11 +95,12 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def require_memory(n_bytes: int, device: torch.device, what: str) -> None:
-    """Raise before anything is moved when `what` cannot fit on the device."""
+def require_memory(n_bytes: int, device: torch.device, what: str, advice: str = "") -> None:
+    """Raise before anything is moved when `what` cannot fit on the device; with what would help."""
     free = free_memory(device)
     if free is not None and n_bytes > free:
-        raise OutOfDeviceMemory(f"{what} needs {n_bytes / 2**20:.0f} MiB on {device}, {free / 2**20:.0f} MiB are free there")
+        needs = f"{what} needs {n_bytes / 2**20:.0f} MiB on {device}, {free / 2**20:.0f} MiB are free there"
+        raise OutOfDeviceMemory(needs + advice)
 
 
 # Bytes on their way at a time, twice over: one piece is filled while the other one travels.

@@ -119,9 +119,11 @@ def index_cpu_to_gpu(provider: Any, device: int, index: Any, options: GpuClonerO
         index = index_gpu_to_cpu(index)
     if _is_wrapper(index):
         return _rewrapped(index, where, lambda inner: index_cpu_to_gpu(provider, device, inner, options))
-    unified = options.memorySpace == MemorySpace_Unified
-    needed = footprint(index) - (footprint(vars(index).get("invlists")) if unified else 0)
-    require_memory(needed, where.device, type(index).__name__)
+    unified, has_lists = options.memorySpace == MemorySpace_Unified, isinstance(index, IndexIVF)
+    check(has_lists or not unified, "memorySpace: {} has no inverted lists", type(index).__name__)
+    needed = footprint(index) - (footprint(index.invlists) if unified else 0)
+    advice = "; memorySpace = MemorySpace_Unified leaves its lists in the host's memory" if has_lists and not unified else ""
+    require_memory(needed, where.device, type(index).__name__, advice)
     if type(index) is IndexScalarQuantizer and index.sq.qtype == ScalarQuantizer.QT_fp16:
         index, options = _halves(index), copy.copy(options)
         options.useFloat16 = True

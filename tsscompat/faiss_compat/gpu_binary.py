@@ -13,7 +13,7 @@ from tsscompat.faiss_compat.attributes import anything, integer
 from tsscompat.faiss_compat.binary import IndexBinary, IndexBinaryFlat
 from tsscompat.faiss_compat.binary_graph import IndexBinaryHNSWCagra
 from tsscompat.faiss_compat.binary_meta import IndexBinaryReplicas, IndexBinaryShards, ThreadedIndexBaseBinary
-from tsscompat.faiss_compat.gpu_indexes import GpuIndexConfig, recast, split_config
+from tsscompat.faiss_compat.gpu_indexes import GpuIndexConfig, MemorySpace_Device, recast, split_config
 from tsscompat.faiss_compat.gpu_resources import GpuClonerOptions, GpuMultipleClonerOptions, footprint
 
 
@@ -92,6 +92,11 @@ _NAMED: dict[type, type] = {IndexBinaryFlat: GpuIndexBinaryFlat, IndexBinaryHNSW
 def index_binary_cpu_to_gpu(provider: Any, device: int, index: Any, options: GpuClonerOptions | None = None) -> Any:
     """A copy of a binary index on a GPU."""
     where = gpu(int(device))
+    if options is not None:
+        options._check()
+        check(
+            options.memorySpace == MemorySpace_Device, "memorySpace: {} cannot be left in the host's memory", type(index).__name__
+        )
     require_memory(footprint(index), where.device, type(index).__name__)
     twin = copy.deepcopy(index).to(where)
     kind = _NAMED.get(type(twin))

@@ -174,6 +174,10 @@ class StandardGpuResources(GpuResourcesProvider):
     def __deepcopy__(self, memo: dict[int, Any]) -> StandardGpuResources:
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What is held on GPUs stays with the process.
+        return {name: value for name, value in self.__dict__.items() if name not in ("_placed", "_allocated")}
+
 
 StandardGpuResourcesImpl = StandardGpuResources
 
