@@ -16,6 +16,8 @@ from tsscompat.kernels.numba.addressed import _FREE, _folded, _sums
 _LANES, _TOGETHER = 16, 8
 _FLOAT, _WORD, _INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_INT, _LANES)
+# Rows that are asked for ahead of time: those of lists and those that are left are far from one another.
+_AHEAD = 32
 # Rounding of a bound, as a share of it.
 _SLACK = 1e-5
 
@@ -33,6 +35,13 @@ def _load(builder: Any, place: Any, item: Any, kind: Any) -> Any:
     loaded = builder.load(_at(builder, place, item, kind))
     loaded.align = 4
     return loaded
+
+
+def _ask(builder: Any, place: Any) -> None:
+    """Ask for the cache line at an address."""
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, *[_INT] * 3])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(function, [builder.inttoptr(place, cgutils.voidptr_t), *(ir.Constant(_INT, v) for v in (0, 3, 1))])
 
 
 def _pack(builder: Any, values: Any, place: Any, item: Any, mask: Any, name: str) -> None:
@@ -94,10 +103,16 @@ def _level(inner: bool, first: bool) -> Any:
                 places = [builder.add(rows, builder.mul(item, stride))]
                 while len(places) < _LANES:
                     places.append(builder.add(places[-1], stride))
+                ahead = builder.mul(stride, ir.Constant(_WORD, _AHEAD))
+                soon = [builder.add(place, ahead) for place in places]
             else:
                 lane_items = [builder.add(item, ir.Constant(_WORD, lane)) for lane in range(_LANES)]
                 which = [builder.zext(_load(builder, names, at, _INT), _WORD) for at in lane_items]
                 places = [builder.add(rows, builder.mul(at, stride)) for at in which]
+                later = [builder.add(at, lanes) for at in lane_items]
+                soon = [builder.add(rows, builder.mul(builder.zext(_load(builder, names, at, _INT), _WORD), stride)) for at in later]
+            for place in soon:
+                _ask(builder, place)
             sums: list[Any] = []
             for i in range(0, _LANES, _TOGETHER):
                 sums += _sums(builder, inner, query, places[i : i + _TOGETHER], width, 1)
@@ -148,6 +163,6 @@ def _made(inner: bool, first: bool) -> Any:
 # Of n rows, `stride` bytes apart, those that may end under the bar: writes their names and what they cost so far, and says how many. All
 # arguments are addresses but n, the width of the level, the bar and `left`, which is the length of what is left of the query, as
 # `lengths` of the rows. `first` takes a multiple of 16 rows as they come and reads neither names nor costs; `further` those that are
-# named, at least one, and may write where it reads. There is room for 16 names and costs more, and what is behind names is written over.
+# named, at least one, and may write where it reads. There is room for 32 names and costs more, and what is behind names is written over.
 first_l2, first_ip = _made(False, True), _made(True, True)
 further_l2, further_ip = _made(False, False), _made(True, False)

@@ -28,7 +28,7 @@ SLACK = F(1e-5)
 TILE = 64
 # Rows whose sums, each in its order, are taken beside each other: an addition takes four cycles.
 BESIDE = 16
-# Rows that are looked at together; so many names may be written behind those there are.
+# Rows that are looked at together; names and costs have room for twice as many more.
 LANES = 16
 
 
@@ -121,7 +121,7 @@ def batches_by_query(  # type: ignore[no-untyped-def]
     """Queries first : last, some of them on each batch in turn; a heap for each, or with k = 0 everything within the radius."""
     d, k, levels, masked = x.shape[1], costs.shape[1], rest.shape[1] - 1, allowed.shape[0] > 0
     size = min(batch, n)
-    names, found = np.empty(size + LANES, np.int32), np.empty(size + LANES, np.float32)
+    names, found = np.empty(size + 2 * LANES, np.int32), np.empty(size + 2 * LANES, np.float32)
     values, places = np.empty(0, np.float32), np.empty(0, np.int64)
     vectors, lens = address(packed), address(lengths)
     tile, entered = TILE if k else 1, 0
@@ -287,7 +287,7 @@ def by_query(  # type: ignore[no-untyped-def]
 ):
     """Queries first : last one after another; a heap for each, or with k = 0 everything within the radius."""
     k, masked, d = costs.shape[1], allowed.shape[0] > 0, x.shape[1]
-    names, found = np.empty(batch + LANES, np.int32), np.empty(batch + LANES, np.float32)
+    names, found = np.empty(batch + 2 * LANES, np.int32), np.empty(batch + 2 * LANES, np.float32)
     values, places = np.empty(0, np.float32), np.empty(0, np.int64)
     visited = scored = entered = 0
     for q in range(first, last):
