@@ -58,9 +58,12 @@ class CudaRecording:
     def __init__(self, call: Call, x: Tensor) -> None:
         self.x, self.done, self.turn, self.call = x.clone(), torch.cuda.Event(), threading.Lock(), call
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads may allocate and launch meanwhile.
-        with torch.cuda.device(x.device), torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.found = call(self.x)
+        with torch.cuda.device(x.device):
+            # Nothing can be compiled or loaded while recording: what these very tensors need is, by now. torch's own stream for recording
+            # belongs to the device that recorded first. Other threads may allocate and launch meanwhile.
+            call(self.x)
+            with torch.cuda.graph(self.graph, stream=torch.cuda.Stream(), capture_error_mode="thread_local"):
+                self.found = call(self.x)
 
     def replay(self, x: Tensor) -> tuple[Any, ...]:
         # On one stream the three steps of one thread must not mix with another's.

@@ -40,8 +40,13 @@ class Block:
     lists: Ragged  # its ids mean nothing: a search asks for (list, position) pairs
     first: Tensor  # (nlist,) how many entries of each list came in blocks before
     columns: tuple[Tensor, ...]  # what else travelled with the rows
-    origin: Tensor  # (rows that hold entries,) where they come from in the arena
-    place: Tensor  # (same,) and where they are in the block; both on the host
+    spans: Tensor  # (3, m) of each list that travels, on the host: where it begins in the arena, in the block, and how many rows are here
+
+    def places(self) -> tuple[Tensor, Tensor]:
+        """For each row that holds an entry, where it comes from in the arena and where it is in the block; on the host."""
+        in_arena, in_block, n = self.spans.unbind(0)
+        origin, which = runs(in_arena, n)
+        return origin, origin + (in_block - in_arena)[which]
 
 
 def route(lists: Ragged, names: Tensor, row_bytes: int) -> Route:
@@ -111,13 +116,14 @@ def _block(way: Route, low: int, high: int, room: list[Tensor], ids: Tensor, lis
     device, nlist = room[0].device, lists.nlist
     first = (low - way.begins).clamp(min=0).minimum(way.sizes)
     n = (high - way.begins).clamp(min=0).minimum(way.sizes) - first
+    begin = (way.begins + first - low).clamp(min=0)
     table = torch.zeros(3, nlist, dtype=torch.int64)
-    table[:, way.names] = torch.stack([(way.begins + first - low).clamp(min=0), n, first])
-    offsets, sizes, before = table.to(device).unbind(0)
-    place, which = runs(table[0][way.names], n)
-    origin = place - table[0][way.names][which] + (lists.offsets[way.names] + first)[which]
+    table[:, way.names] = torch.stack([begin, n, first])
+    # Without waiting for the work on the block before.
+    sent = (table.pin_memory() if device.type == "cuda" else table).to(device, non_blocking=True)
+    offsets, sizes, before = sent.unbind(0)
     here = Ragged(room[0], ids, offsets.contiguous(), sizes.contiguous(), {"widest": int(table[1].max()) if nlist else 0})
-    return Block(here, before, tuple(room[1:]), origin, place)
+    return Block(here, before, tuple(room[1:]), torch.stack([lists.offsets[way.names] + first, begin, n]))
 
 
 def blocks(lists: Ragged, names: Tensor, columns: Sequence[Tensor], rows: int, device: torch.device) -> Iterator[Block]:

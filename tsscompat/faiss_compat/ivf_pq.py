@@ -175,7 +175,8 @@ class IndexIVFPQ(IndexIVF):
                 here, found = block.lists, torch.zeros(block.lists.ids.shape[0], device=self.device)
                 some = here.sizes.nonzero().squeeze(1)
                 self._terms_of(here.codes, some, here.offsets[some], here.sizes[some], found)
-                terms[block.origin] = found[block.place.to(self.device)].cpu()
+                origin, place = block.places()
+                terms[origin] = found[place.to(self.device)].cpu()
 
         within_rooms(self, lists.codes.shape[1] + 12, call)
 
