@@ -31,6 +31,31 @@ KEYS = [
     "RR16,IVF64,PQ8x4np",
     "IVF64,PQ8np,RFlat",
 ]
+# Types that are built of fewer vectors.
+RARER = [
+    "PQ8x4fs",
+    "IVF16,PQ8x4fs",
+    "IVF16,PQ8x4fsr",
+    "RaBitQ",
+    "RaBitQfs",
+    "IVF16,RaBitQ4",
+    "IVF16,RaBitQfs",
+    "RQ3x4",
+    "IVF16,RQ3x4",
+    "IVF16,RQ3x4fs_Nrq2x4",
+    "PRQ2x2x4",
+    "NSG8",
+    "HNSW8,PQ8x4np",
+    "ITQ16,LSH",
+    "OPQ8,IVF16,PQ8x4np",
+    "IVF16,FlatPanorama4",
+    "IMI2x4,PQ8x4np",
+    "SQ8,Refine(SQfp16)",
+    "BFlat",
+    "BIVF16",
+    "BHNSW8",
+    "IDMap,BFlat",
+]
 
 
 def data(n: int, seed: int) -> Tensor:
@@ -72,6 +97,22 @@ def test_an_estimate_is_within_5_percent(key):
     for part in ("vectors", "codes", "ids", "graph"):
         assert estimate.parts[part] == pytest.approx(used.parts[part], rel=0.05), part
     assert used.n == N and used.per_vector == used.total / N and used.compression == 4 * N * D / used.total
+
+
+@pytest.mark.parametrize("key", RARER)
+def test_an_estimate_of_other_types_is_within_5_percent(key):
+    n, binary = 3000, "B" in key.split(",")[-1][:1]
+    d = 256 if binary else D
+    index = tsscompat.index_binary_factory(d, key) if binary else tsscompat.index_factory(d, key)
+    x = torch.randint(0, 256, (n, 32), dtype=torch.uint8) if binary else data(n, 1)
+    index.train(x)
+    index.add_with_ids(x, torch.arange(n)) if key.startswith("IDMap") else index.add(x)
+    index.search(x[:40], 5)
+    estimate, used = tsscompat.estimate_memory(key, d=d, n=n), index.memory_usage()
+    assert estimate.total == pytest.approx(used.total, rel=0.05)
+    assert used.total == held_by(index)
+    assert used.compression == (n * 32 if binary else 4 * n * D) / used.total
+    assert estimate.parts["graph"] == pytest.approx(used.parts["graph"], rel=0.05)
 
 
 @pytest.mark.parametrize("key", KEYS)

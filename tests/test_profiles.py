@@ -117,6 +117,43 @@ def test_a_strict_budget_is_kept(key, ordering, strategy):
         assert (stats["shares"].sum(1) <= budget).all() and stats["budget"] == budget
 
 
+@pytest.mark.parametrize("metric", [L2, IP], ids=["L2", "IP"])
+@pytest.mark.parametrize("key", ["IVF16,PQ4x4fs", "IVF16,PQ4x4fsr", "IVF16,RaBitQ", "IVF16,FlatPanorama2"])
+def test_codes_that_are_not_cut_into_parts_keep_a_budget_too(key, metric):
+    """Fast scans, estimates, layouts of their own: exact profiles answer as a plain search, budgets are spent list by list."""
+    index, queries = built(key, metric), data(40, 3)
+    assert_bit_equal(index, queries, 5, SearchParams())
+    for strategy in ("uniform", "distance_weighted"):
+        params = SearchParams(
+            profile="approx", candidate_budget=200, budget_strategy=strategy, max_codes_cap_per_list=60, strict_budget=True
+        )
+        index.search(queries, 5, params=params)
+        stats = index.last_search_stats
+        assert 0 < stats["codes_visited"] == stats["budget_spent"] <= 40 * 200
+    whole = SearchParams(profile="approx", candidate_budget=2 * N, dynamic_nprobe=False)
+    assert torch.equal(index.search(queries, 5, params=whole)[0], index.search(queries, 5)[0])
+
+
+def test_what_is_more_than_a_scan_spends_a_budget_on_the_nearest_lists():
+    """Vectors kept once and second codes: a budget is a limit of codes, list after list."""
+    index, queries = built("IVF16,FlatDedup"), data(40, 3)
+    found = index.search(queries, 5, params=SearchParams(profile="approx", candidate_budget=150))
+    limited = index.search(queries, 5, params=tsscompat.SearchParametersIVF(nprobe=8, max_codes=150))
+    assert torch.equal(found[1], limited[1]) and index.last_search_stats["codes_visited"] <= 40 * 150
+
+
+def test_exact_searches_rest_where_bounds_are_of_no_use():
+    """After a search that pruned next to nothing, the following ones do what a plain search does."""
+    index, queries = made("IVF16,Flat", L2, "uniform"), data(40, 3, "uniform")
+    seen = []
+    for _ in range(20):
+        assert_bit_equal(index, queries, 5, SearchParams())
+        seen.append("bounds" in index.last_search_stats["seconds"])
+        stats = index.last_search_stats
+        assert seen[-1] or (stats["codes_visited"] == stats["codes_in_lists"] and stats["codes_pruned"] == 0)
+    assert seen[0] and sum(seen) == 2
+
+
 def test_more_budget_finds_more():
     index, queries = built("IVF16,Flat", L2, "uniform"), data(100, 3, "uniform")
     truth = index.search(queries, 10)[1]

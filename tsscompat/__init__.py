@@ -64,4 +64,4 @@ def _memory_usage(self: _Any) -> _Any:
 
 # Methods that lead upward are added here, so that the layers below know of none above.
 Index.module = IndexBinary.module = from_faiss  # type: ignore[attr-defined]
-Index.memory_usage = _memory_usage  # type: ignore[attr-defined]
+Index.memory_usage = IndexBinary.memory_usage = _memory_usage  # type: ignore[attr-defined]

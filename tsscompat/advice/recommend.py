@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 import tsscompat
-from tsscompat.advice.memory import Memory, estimate_memory
+from tsscompat.advice.estimate import estimate_memory
+from tsscompat.advice.memory import Memory
 from tsscompat.errors import FaissError, expect
 
 METRICS = {"l2": tsscompat.METRIC_L2, "ip": tsscompat.METRIC_INNER_PRODUCT, "cosine": tsscompat.METRIC_INNER_PRODUCT}

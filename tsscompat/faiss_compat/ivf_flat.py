@@ -51,6 +51,7 @@ class IndexIVFFlatDedup(IndexIVFFlat):
     """Lists that hold each distinct vector once; `instances` has the ids of the others under the id of the one that is kept."""
 
     _quick = False
+    _only_scans = False
 
     instances = anything(None, "dict: id of the vector that is kept -> ids of its duplicates")
 

@@ -261,6 +261,7 @@ class IndexIVFPQR(IndexIVFPQ):
     """IVFPQ whose results are ranked again with a second product code, of what the first one leaves over."""
 
     _quick = False
+    _only_scans = False
 
     refine_pq = child(ProductQuantizer, "makes the second codes")
     refine_codes = vector(UInt8Vector, "the second code of each id")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import budgets, ragged
-from tsscompat.algorithms.ivf import ListCodec, Options, combined, rows_allowed
+from tsscompat.algorithms.ivf import ListCodec, Options, combined, limits_of, rows_allowed
 from tsscompat.algorithms.parts import Parts, carried, cut, reordered, understood
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Declared
@@ -266,8 +266,8 @@ class Profiled:
             nq=x.shape[0], lists_probed=int((keys >= 0).sum()), codes_in_lists=int(in_lists.sum()), counted=[0, 0, 0]
         )
         clear = at_hand and index._quick and understood(codec) and index.metric_type in (L2, INNER_PRODUCT) and x.shape[0] > 0
-        if clear and s.approximate:
-            answer = self._approximate(x, k, keys, coarse, codec, in_lists)
+        if s.approximate and at_hand and index._only_scans and x.shape[0] > 0:
+            answer = self._approximate(x, k, keys, coarse, codec, in_lists, clear)
         elif clear and s.safe_pruning and not s.max_codes and s.nprobe > 1:
             answer = self._pruned(x, k, keys, coarse, codec, in_lists)
         else:
@@ -302,7 +302,7 @@ class Profiled:
         return distances, labels
 
     def _report(self, nq: int, in_lists: Tensor) -> None:
-        visited, scored = self.stats["lists_probed"], self.stats["codes_in_lists"]
+        visited, scored = self.stats["lists_probed"], self.stats.pop("codes_scored", self.stats["codes_in_lists"])
         if self.counted is not None:
             visited, scored, entered = (int(count) for count in self.counted)
             self.index._count(nq, (visited, scored, entered))
@@ -321,8 +321,15 @@ class Profiled:
 
     def _all(self, x: Tensor, k: int, keys: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor]:
         started = perf_counter()
+        if self.s.approximate:
+            # The nearest lists in turn, until the budget is spent.
+            self.plain.max_codes = self.s.candidate_budget
+            self.stats.update(budget=self.s.candidate_budget)
         found: tuple[Tensor, Tensor] = self.index._search_preassigned(x, k, keys, coarse, self.plain, False)
         self.counted = None  # that counted itself
+        if self.plain.max_codes and self.index._lists()._at_hand:
+            limits = limits_of(self.index._lists()._ragged(), keys, None, self.plain.max_codes, False)
+            self.stats["codes_scored"] = int(limits.sum())
         self._took("scan", started)
         return found
 
@@ -404,9 +411,10 @@ class Profiled:
     # -- a budget ------------------------------------------------------------------------------------------------------------------------
 
     def _approximate(
-        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, codec: ListCodec, in_lists: Tensor
+        self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, codec: ListCodec, in_lists: Tensor, clear: bool
     ) -> tuple[Tensor, Tensor]:
-        """As many codes as the budget allows: of each list its first ones in an order, or its parts nearest to the query."""
+        """As many codes as the budget allows: of each list its first ones in an order, or its parts nearest to the query; or its first
+        ones as they are, where codes are not `clear` enough to make orders and parts of."""
         s, started = self.s, perf_counter()
         weights = budgets.weights_of(coarse, self.largest)
         if s.dynamic_nprobe:
@@ -419,6 +427,8 @@ class Profiled:
         self.stats.update(budget=s.candidate_budget, budget_spent=int(share.sum()), lists_pruned=int((keys < 0).sum()))
         if s.debug_stats:
             self.stats["shares"] = share
+        if not clear:
+            return self._scan(x, k, torch.where(share > 0, keys, -1), coarse, codec, self.index._lists()._ragged(), share)
         if s.list_ordering is not None:
             lists, order = ordered_lists(self.index, s)
             self._took("bounds", started)
@@ -436,6 +446,8 @@ class Profiled:
 
 class ProfileMethods:
     """What profiles add to an IVF index."""
+
+    _only_scans = True  # whether a search is a scan of lists, with nothing done afterwards
 
     @property
     def last_search_stats(self: Any) -> dict[str, Any]:

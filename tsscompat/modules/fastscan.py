@@ -4,6 +4,8 @@ What the look-ups of a code sum to, bias of its list included, stands for start 
 index's; their gradients are those of distances that are not rounded.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,12 @@ class Summed(Codec):
         of the query, or with `whole` these less the distance to the center."""
         raise NotImplementedError
 
+    def numbers(self, rows: Tensor) -> Tensor:
+        """The numbers (..., parts) of the entries of rows."""
+        raise NotImplementedError
+
     def places(self, rows: Tensor) -> Tensor:
-        """The places (..., parts) of the entries of rows among those of all parts."""
+        """Their places among the entries of all parts."""
         raise NotImplementedError
 
     def unrounded(self, x: Tensor, centers: Tensor, rows: Tensor, metric: int) -> Tensor:
@@ -139,8 +145,10 @@ class FastScan(Exhaustive):
     """Every code is looked at."""
 
     SETTINGS = ("metric", "k", "norms", "weight")
+    if TYPE_CHECKING:  # TorchScript takes no modules for types
+        codec: Summed
 
-    def __init__(self, codec: Codec, metric: int, k: int = 10, norms: int = 0, weight: int = 1) -> None:
+    def __init__(self, codec: Summed, metric: int, k: int = 10, norms: int = 0, weight: int = 1) -> None:
         super().__init__(codec, metric, 0.0, k)
         self.norms, self.weight = int(norms), int(weight)
 
@@ -172,11 +180,13 @@ class FastScanLists(Lists):
     """The codes of the nprobe lists nearest to a query are looked at."""
 
     SETTINGS = ("metric", "k", "nprobe", "residual", "norms", "weight", "deep", "whole")
+    if TYPE_CHECKING:
+        codec: Summed
 
     def __init__(
         self,
         coarse: Searcher,
-        codec: Codec,
+        codec: Summed,
         metric: int,
         k: int = 10,
         nprobe: int = 1,

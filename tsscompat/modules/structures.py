@@ -33,7 +33,7 @@ def started(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
 class Exhaustive(Searcher):
     """Every row is looked at."""
 
-    SETTINGS = ("metric", "arg", "k")
+    SETTINGS = tuple[str, ...](("metric", "arg", "k"))
     EXACT = ("squares", "shift")
     # Candidates beyond k, for those that rounding put in the wrong order.
     EXTRA: Final[int] = 8
@@ -100,7 +100,7 @@ class Lists(Searcher):
     that the queries of the batch probe: no gather of all candidates, no padding of short lists to long ones.
     """
 
-    SETTINGS = ("metric", "arg", "k", "nprobe", "residual")
+    SETTINGS = tuple[str, ...](("metric", "arg", "k", "nprobe", "residual"))
     EXACT = ("squares", "shift")
     EXTRA: Final[int] = 8  # as of Exhaustive
     PAGE: Final[int] = 32  # rows
