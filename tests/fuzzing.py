@@ -66,6 +66,7 @@ class Place:
     count: int
     kind: str  # "whole", "real", "tag"
     field: str  # the last name on the trail
+    depth: int  # how many names that has
 
 
 class Recorder(Reader):
@@ -76,7 +77,7 @@ class Recorder(Reader):
         self.places: list[Place] = []
 
     def _note(self, size: int, count: int, kind: str) -> None:
-        self.places.append(Place(self.at, size, count, kind, self.trail[-1] if self.trail else ""))
+        self.places.append(Place(self.at, size, count, kind, self.trail[-1] if self.trail else "", len(self.trail)))
 
     def unpack(self, layout: struct.Struct) -> Any:
         kind = "real" if layout.format[-1] in "fd" else "tag" if layout.format[-1] == "I" else "whole"
@@ -100,6 +101,27 @@ def places(name: str) -> list[Place]:
     recorder = Recorder(data)
     (sections.binary if data[:2] == b"IB" else sections.index).read(recorder)
     return recorder.places
+
+
+@cache
+def parts(name: str) -> list[tuple[int, int]]:
+    """Where the objects within a file begin and end: from a tag to the next field that is not further in."""
+    data, found = files()[name], []
+    for i, place in enumerate(places(name)):
+        if place.at and place.kind == "tag" and data[place.at : place.at + 4].isalnum():
+            ends = (other.at for other in places(name)[i + 1 :] if other.depth <= place.depth)
+            found.append((place.at, next(ends, len(data))))
+    return found
+
+
+@cache
+def spares() -> list[bytes]:
+    """An object of every kind that stands within some file, small files themselves, and nothing."""
+    found = {b"null": b"null", b"il00": b"il00"}
+    for name, data in files().items():
+        for begin, end in [(0, len(data)), *parts(name)]:
+            found.setdefault(data[begin : begin + 4], data[begin:end])
+    return list(found.values())
 
 
 @cache
@@ -163,7 +185,13 @@ def _nest(data: bytearray, name: str, rng: random.Random) -> None:
         data[at:] = rng.choice(list(files().values())) + (bytes(data[at:]) if rng.random() < 0.5 else b"")
 
 
-CHANGES = (_field, _field, _field, _items, _items, _bits, _cut, _nest)
+def _swap(data: bytearray, name: str, rng: random.Random) -> None:
+    """A sound object of another kind, or none, in the place of one within."""
+    begin, end = rng.choice(parts(name) or [(0, len(data))])
+    data[begin:end] = rng.choice(spares()[: 2 if rng.random() < 0.2 else None])
+
+
+CHANGES = (_field, _field, _field, _items, _items, _bits, _cut, _nest, _swap)
 
 
 def changed(name: str, rng: random.Random) -> bytes:
@@ -219,8 +247,10 @@ def outcome(data: bytes) -> str:
         return "huge" if "allocat" in str(e) or "MemoryError" in str(e) else "refused"
     if index is None or index.d == 0 or index.d > 1 << 16:
         return "searched"
+    if 0 < getattr(index, "nprobe", 0) < getattr(index, "nlist", 0) <= 64:
+        index.nprobe = index.nlist  # all of the file is looked at
     try:
-        distances, ids = index.search(_queries(index.d, binary), 3)
+        distances, ids = index.search(_queries(index.d, binary), 5)
     except FaissError as e:
         return "huge" if "allocat" in str(e) else "unsearchable"
     wrong = set(ids.reshape(-1).tolist()) - {-1}

@@ -57,6 +57,56 @@ def test_it_is_refused(name, field, nth, item, value, says):
         read(put(name, field, nth, item, value))
 
 
+# Golden file, the tag of the first object within it that goes, that of what comes in its place, what the refusal says.
+SWAPPED = [
+    ("ITQ4,LSH", b"LTra", b"null", "no matrices"),
+    ("ITQ4,LSH", b"LTra", b"Viqm", "no matrices"),
+    ("ITQ4,LSH", b"Viqm", b"null", "no matrices"),
+    ("IVFIndependentQuantizer", b"IxF2", b"IHNf", "coarse quantizer"),
+    ("IVF4,LSQ2x4fs_Nlsq2x4", b"IxF2", b"IwIQ", "centroids for 4 lists"),
+]
+
+
+def swapped(name: str, old: bytes, new: bytes) -> bytes:
+    """A golden file with another object in the place of one."""
+    data = fuzzing.files()[name]
+    begin, end = next(part for part in fuzzing.parts(name) if data[part[0] : part[0] + 4] == old)
+    return data[:begin] + next(spare for spare in fuzzing.spares() if spare[:4] == new) + data[end:]
+
+
+@pytest.mark.parametrize(("name", "old", "new", "says"), SWAPPED)
+def test_another_object_within_is_refused(name, old, new, says):
+    with pytest.raises(FormatError, match=says):
+        read(swapped(name, old, new))
+
+
+@pytest.mark.parametrize("hidden", ["Flat", "IVF4,Flat", "IDMap,Flat"])
+def test_a_coarse_quantizer_must_name_lists(hidden):
+    """Of as many entries as there are lists, but with numbers of its own."""
+    x = np.random.default_rng(0).random((40, 8), dtype=np.float32)
+    coarse = tsscompat.index_factory(8, hidden)
+    coarse.train(x)
+    coarse.add(x[:4]) if hidden == "Flat" else coarse.add_with_ids(x[:4], np.array([0, 1, 2, 1 << 40]))
+    index = tsscompat.IndexIVFFlat(tsscompat.IndexFlatL2(8), 8, 4)
+    index.train(x)
+    index.add(x)
+    index.quantizer = coarse
+    data = tsscompat.serialize_index(index).tobytes()
+    if hidden == "Flat":
+        assert (read(data).search(x, 3)[1] < 40).all()
+    else:
+        with pytest.raises(FormatError, match="numbers beyond 4 lists"):
+            read(data)
+
+
+def test_a_graph_may_refine():
+    x = np.random.default_rng(0).random((60, 8), dtype=np.float32)
+    base, second = tsscompat.IndexFlatL2(8), tsscompat.IndexHNSWFlat(8, 4)
+    index = tsscompat.IndexRefine(base, second)
+    index.add(x)
+    np.testing.assert_array_equal(index.search(x, 3)[1][:, 0], np.arange(60))
+
+
 SMALL = ["ZnLattice2x4_4", "LSH", "BFlat", "MinMax,SQ8", "MultiIndexQuantizer", "IVFFlat,no lists", "BHash2x4", "SQ4"]
 
 

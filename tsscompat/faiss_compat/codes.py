@@ -159,7 +159,7 @@ def held_labels(labels: Tensor, n: int) -> Tensor:
 def subset_distances(index: Index, x: Tensor, labels: Tensor) -> Tensor:
     """The distance of each query to the vectors that it names, all of them held; the worst for names of -1."""
     vectors = getattr(index, "_vectors", None)
-    if vectors is not None:
+    if isinstance(vectors, Tensor):  # of a graph it is what makes them
         return flat.named_distances(x, vectors, labels, index.metric_type, index.metric_arg)
     out = padded(labels.shape[0], labels.shape[1], is_similarity(index.metric_type), x.device)[0]
     rows, columns = (labels >= 0).nonzero(as_tuple=True)

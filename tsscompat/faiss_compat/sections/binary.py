@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.faiss_compat import enums
-from tsscompat.faiss_compat.sections.common import class_of, index
+from tsscompat.faiss_compat.sections.common import class_of, index, labels_within
 from tsscompat.faiss_compat.sections.graphs import HNSW, finish_graph
 from tsscompat.faiss_compat.sections.lists import LISTS, DirectMapCodec
 from tsscompat.kernels.bitstream import read_groups, write_bits
@@ -48,6 +48,7 @@ def _finish_ivf(obj: Any, reader: Reader) -> None:
     # FAISS writes shards of centroids with more of them than lists, or fewer, but then the lists are empty.
     held = 0 if lists is None else lists.compute_ntotal()
     reader.check(not held or quantizer.ntotal <= obj.nlist, "{} centroids for {} lists", quantizer.ntotal, obj.nlist)
+    reader.check(not held or labels_within(quantizer, obj.nlist), "a coarse quantizer with numbers beyond {} lists", obj.nlist)
     if lists is not None:
         reader.check(lists.nlist == obj.nlist, "{} lists in an index of {}", lists.nlist, obj.nlist)
         reader.check(

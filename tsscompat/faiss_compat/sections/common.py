@@ -41,6 +41,23 @@ def check_header(obj: Any, reader: Reader) -> None:
     reader.check(obj.metric_type in enums.METRICS, "metric {}", obj.metric_type)
 
 
+def labels_within(index: Any, n: int) -> bool:
+    """Whether a search of an index, a coarse quantizer say, can give no other numbers than those below n."""
+    others: list[int] = []
+    lists = getattr(index, "invlists", None)
+    if hasattr(index, "id_map"):
+        ids = index.id_map.tensor
+    elif hasattr(lists, "_dump"):
+        ids = index.invlists._dump()[2]
+        others = [other for some in getattr(index, "instances", {}).values() for other in some]
+    elif hasattr(lists, "ids"):  # hash tables
+        ids = index.invlists.ids.tensor
+    else:
+        inner = [getattr(index, name, None) for name in ("index", "base_index", "index_ivf")]
+        return index.ntotal <= n and all(labels_within(one, n) for one in inner if one is not None)
+    return bool(((ids >= -1) & (ids < n)).all()) and all(-1 <= other < n for other in others)
+
+
 # Room for so many empty lists is taken without centroids for them.
 _LISTS = 1 << 24
 

@@ -7,7 +7,7 @@ from typing import Any
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.sections.blocks import check_blocks
 from tsscompat.faiss_compat.sections.common import HEADER, PQ_PART, check_header, index
-from tsscompat.faiss_compat.sections.ivf import IVF, finish_ivf
+from tsscompat.faiss_compat.sections.ivf import IVF, check_coarse, finish_ivf
 from tsscompat.faiss_compat.sections.lists import LISTS
 from tsscompat.wire.codecs import flag, i32, octets, u64
 from tsscompat.wire.cursor import Reader
@@ -42,6 +42,7 @@ def finish_lists(obj: Any, reader: Reader) -> None:
     check_layout(obj, reader)
     lists, obj.invlists = obj.invlists, None
     finish_ivf(obj, reader, obj.code_size)
+    check_coarse(obj, lists, reader)
     if lists is not None:
         reader.check(lists.nlist == obj.nlist, "{} lists in an index of {}", lists.nlist, obj.nlist)
         check_blocks(lists, obj.get_CodePacker(), reader)

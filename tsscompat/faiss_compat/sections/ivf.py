@@ -7,7 +7,17 @@ from typing import Any
 import torch
 
 from tsscompat.faiss_compat.io_streams import IO_FLAG_SKIP_PRECOMPUTE_TABLE
-from tsscompat.faiss_compat.sections.common import HEADER, PQ, PQ_PART, SQ_PART, check_header, finish_pq, index, transform
+from tsscompat.faiss_compat.sections.common import (
+    HEADER,
+    PQ,
+    PQ_PART,
+    SQ_PART,
+    check_header,
+    finish_pq,
+    index,
+    labels_within,
+    transform,
+)
 from tsscompat.faiss_compat.sections.lists import LISTS, DirectMapCodec
 from tsscompat.wire.codecs import f32, flag, i32, int64s, octets, u64
 from tsscompat.wire.cursor import Reader, Writer
@@ -44,18 +54,21 @@ class OptionalTransform:
 IVF = HEADER + fields(("nlist", u64), ("nprobe", u64), ("quantizer", index), ("direct_map", DirectMapCodec()))
 
 
+def check_coarse(obj: Any, lists: Any, reader: Reader) -> None:
+    """The coarse quantizer of an index must name its lists."""
+    quantizer = obj.quantizer
+    reader.check(quantizer is not None, "no coarse quantizer")
+    reader.check(quantizer.d == obj.d, "coarse quantizer of dimension {} in an index of {}", quantizer.d, obj.d)
+    # FAISS writes shards of centroids with more of them than lists, or fewer, but then the lists are empty.
+    if lists is not None and lists.compute_ntotal():
+        wanted = quantizer.ntotal == obj.nlist or not obj.is_trained
+        reader.check(wanted, "{} centroids for {} lists", quantizer.ntotal, obj.nlist)
+        reader.check(labels_within(quantizer, obj.nlist), "a coarse quantizer with numbers beyond {} lists", obj.nlist)
+
+
 def finish_ivf(obj: Any, reader: Reader, code_size: int | None) -> None:
     check_header(obj, reader)
-    reader.check(obj.quantizer is not None, "no coarse quantizer")
-    reader.check(obj.quantizer.d == obj.d, "coarse quantizer of dimension {} in an index of {}", obj.quantizer.d, obj.d)
-    # FAISS writes shards of centroids with more of them than lists, or fewer, but then the lists are empty.
-    held = 0 if obj.invlists is None else obj.invlists.compute_ntotal()
-    reader.check(
-        not obj.is_trained or not held or obj.quantizer.ntotal == obj.nlist,
-        "{} centroids for {} lists",
-        obj.quantizer.ntotal,
-        obj.nlist,
-    )
+    check_coarse(obj, obj.invlists, reader)
     if code_size is not None:
         obj.code_size = code_size
     if obj.invlists is not None:
@@ -133,6 +146,10 @@ class IndependentTail:
 def _finish_independent(obj: Any, reader: Reader) -> None:
     check_header(obj, reader)
     reader.check(obj.quantizer is not None and hasattr(obj.index_ivf, "invlists"), "quantizer or lists missing")
+    nlist, quantizer, lists = obj.index_ivf.nlist, obj.quantizer, obj.index_ivf.invlists
+    reader.check(quantizer.d == obj.d, "coarse quantizer of dimension {} in an index of {}", quantizer.d, obj.d)
+    fits = lists is None or not lists.compute_ntotal() or (quantizer.ntotal == nlist and labels_within(quantizer, nlist))
+    reader.check(fits, "a coarse quantizer of other numbers than those of {} lists", nlist)
     d_in, d_out = (obj.d, obj.d) if obj.vt is None else (obj.vt.d_in, obj.vt.d_out)
     reader.check(d_in == obj.d and d_out == obj.index_ivf.d, "dimensions {} > {} > {} > {}", obj.d, d_in, d_out, obj.index_ivf.d)
     obj.own_fields = True

@@ -54,6 +54,15 @@ def _finish_centering(obj: Any, reader: Reader) -> None:
     reader.check(not obj.is_trained or obj.mean.size() == obj.d_in, "a mean of {} for dimension {}", obj.mean.size(), obj.d_in)
 
 
+def _finish_itq(obj: Any, reader: Reader) -> None:
+    _check_transform(obj, reader)
+    turn = obj.pca_then_itq
+    fits = hasattr(turn, "A") and (turn.d_in, turn.d_out) == (obj.d_in, obj.d_out) and type(obj.itq).__name__ == "ITQMatrix"
+    reader.check(fits, "no matrices from dimension {} to {}", obj.d_in, obj.d_out)
+    if obj.is_trained:
+        reader.check(turn.is_trained and obj.mean.size() == obj.d_in, "a mean of {} for dimension {}", obj.mean.size(), obj.d_in)
+
+
 transform.section("HRot", "HadamardRotation", (*fields(("seed", u32)), *SHARED), finish=_finish_hadamard)
 transform.section("RmDT", "RemapDimensionsTransform", (*fields(("map", int32s)), *SHARED), finish=_finish_remap)
 transform.section("VNrm", "NormalizationTransform", (*fields(("norm", f32)), *SHARED), finish=_check_transform)
@@ -62,5 +71,5 @@ transform.section(
     "Viqt",
     "ITQTransform",
     (*fields(("mean", floats), ("do_pca", flag), ("itq", transform), ("pca_then_itq", transform)), *SHARED),
-    finish=_check_transform,
+    finish=_finish_itq,
 )
