@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numba import carray  # type: ignore[attr-defined]
 from torch import Tensor
 
 from tsscompat.kernels.hamming import FAR, MISSING, PLACE_BITS, WORST
 from tsscompat.kernels.ivf_lists import Ragged
-from tsscompat.kernels.numba.addressed import address
+from tsscompat.kernels.numba.addressed import address, pointer, prefetch_at
 from tsscompat.kernels.numba.ivf_heap import among, roomy, sift
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.numba.jit import inline, jit
@@ -27,6 +28,8 @@ Array = np.ndarray[Any, Any]
 _NO_MASK = np.zeros(0, np.bool_)
 _NO_LIMITS = np.zeros((0, 0), np.int64)
 _I32, _I64 = np.dtype(np.int32), np.dtype(np.int64)
+# Bytes of the next list that are asked for ahead.
+_AHEAD = 4096
 # Rows that are compared at a time: the columns of a tile stay in the first cache.
 _ROWS = 512
 _FAR, _NOTHING = FAR, np.int64(MISSING)
@@ -234,6 +237,14 @@ def hamming(x: Tensor, y: Tensor, whole_bytes: bool = False) -> Tensor:
 # ---- inverted lists ------------------------------------------------------------------------------------------------------------------
 
 
+@inline
+def _ask(codes, offsets, sizes, l):  # type: ignore[no-untyped-def]
+    """Ask for the beginning of a list."""
+    begin = address(codes) + offsets[l] * codes.shape[1]
+    for byte in range(begin, begin + min(sizes[l] * codes.shape[1], _AHEAD), 64):
+        prefetch_at(byte)
+
+
 @jit
 def _scan(x, codes, ids, offsets, sizes, keys, limits, pairs, by_arrival, distances, labels, q0, q1):  # type: ignore[no-untyped-def]
     """The best of queries q0 : q1 in their lists; gives how many lists, codes and results that entered there were."""
@@ -253,6 +264,8 @@ def _scan(x, codes, ids, offsets, sizes, keys, limits, pairs, by_arrival, distan
             start, n_list = offsets[l], sizes[l]
             if limits.shape[0]:
                 n_list = min(n_list, limits[q, p])
+            if p + 1 < keys.shape[1] and keys[q, p + 1] >= 0:
+                _ask(codes, offsets, sizes, keys[q, p + 1])
             if n_list == 0:
                 continue
             visited += 1
@@ -369,25 +382,64 @@ def within(x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor 
     return torch.from_numpy(lims), torch.from_numpy(distances), torch.from_numpy(labels), counts
 
 
+@inline
+def _queries(x, words, first, last):  # type: ignore[no-untyped-def]
+    """Rows first : last of bytes as rows of words: where they are, or copied."""
+    n, size = last - first, x.shape[1]
+    if size == 8 * words:
+        return carray(pointer(address(x) + first * size, np.uint64), (n, words))
+    room = np.zeros((n, words), np.uint64)
+    for q in range(n):
+        row, within = address(x) + (first + q) * size, first + q + 1 < x.shape[0]
+        for w in range((size - 1) // 8):
+            room[q, w] = word_at(row + 8 * w)
+        room[q, (size - 1) // 8] = _last_word(row, size, within)
+    return room
+
+
 @jit
-def _search_lists(x, centers, nprobe, codes, ids, offsets, sizes, distances, labels):  # type: ignore[no-untyped-def]
-    nq = x.shape[0]
-    heaps = np.full((1, nq, nprobe), _NOTHING, np.int64)
-    _nearest(x, centers, False, _NO_MASK, heaps[0], 0, nq, 0, centers.shape[0])
-    gaps, keys = np.empty((nq, nprobe), np.int32), np.empty((nq, nprobe), np.int64)
-    _answer(heaps, gaps, keys, 0, nq)
-    return _scan(x, codes, ids, offsets, sizes, keys, _NO_LIMITS, False, False, distances, labels, 0, nq)
+def _search_lists(plan, x, nprobe, distances, labels, first, last):  # type: ignore[no-untyped-def]
+    """Coarse search and scan for queries first : last; what stays the same from search to search is one array, `plan`."""
+    n, size, words, nlist = last - first, plan[0], plan[1], plan[5]
+    queries = _queries(x, words, first, last)
+    centers = carray(pointer(plan[3], np.uint8), (plan[2], size))
+    heaps = np.full((1, n, nprobe), _NOTHING, np.int64)
+    _nearest(queries, centers, False, np.empty(0, np.bool_), heaps[0], 0, n, 0, plan[2])
+    gaps, keys = np.empty((n, nprobe), np.int32), np.empty((n, nprobe), np.int64)
+    _answer(heaps, gaps, keys, 0, n)
+    codes, ids = carray(pointer(plan[6], np.uint8), (plan[4], size)), carray(pointer(plan[7], np.int64), (plan[4],))
+    offsets, sizes = carray(pointer(plan[8], np.int64), (nlist,)), carray(pointer(plan[9], np.int64), (nlist,))
+    limits = np.empty((0, 0), np.int64)
+    return _scan(
+        queries, codes, ids, offsets, sizes, keys, limits, False, False, distances[first:last], labels[first:last], 0, n
+    )  # fmt: skip
+
+
+def _kept_plan(centers: Tensor, lists: Ragged) -> tuple[Any, ...]:
+    """For these centers and lists: the centers, the plan, nanoseconds for the centers and for each list, whether it can be done."""
+    table, size = centers.contiguous(), lists.codes.shape[1]
+    words = room_for((size + 7) // 8)
+    arena = lists.codes, lists.ids, lists.offsets, lists.sizes
+    shapes = [size, words, table.shape[0], table.data_ptr(), lists.codes.shape[0], lists.nlist]
+    plan = np.array([*shapes, *(t.data_ptr() for t in arena)], _I64)
+    costs = table.shape[0] * words * _WORD_NS, _per_query(views(lists), 1, words)
+    return centers, table, plan, *costs, 64 * words < _FAR
 
 
 def search_lists(x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Any:
-    kept = lists.kept.get("centers")
+    kept = lists.kept.get("few")
     if kept is None or kept[0] is not centers:
-        kept = lists.kept["centers"] = centers, centers.contiguous().numpy()
-    queries, table, arena = _words(x), kept[1], views(lists)
-    nq, words = queries.shape
-    work = nq * (table.shape[0] * words * _WORD_NS + _per_query(arena, nprobe, words))
-    if 64 * words >= _FAR or work > 2 * _GRAIN:
+        kept = lists.kept["few"] = _kept_plan(centers, lists)
+    _, _, plan, of_centers, of_list, able = kept
+    if not able:
         return NotImplemented
+    nq, per_query, queries = x.shape[0], of_centers + nprobe * of_list, x.contiguous().numpy()
     distances, labels = np.empty((nq, k), _I32), np.empty((nq, k), _I64)
-    counts = _search_lists(queries, table, nprobe, *arena, distances, labels)
-    return torch.from_numpy(distances), torch.from_numpy(labels), counts
+    if nq == 1 or nq * per_query < 2 * _GRAIN:
+        counts = _search_lists(plan, queries, nprobe, distances, labels, 0, nq)
+        return torch.from_numpy(distances), torch.from_numpy(labels), counts
+    done: list[tuple[int, int, int]] = []
+    given = plan, queries, nprobe, distances, labels
+    run_blocks(lambda a, b: done.append(_search_lists(*given, a, b)), nq, max(1, int(_GRAIN / per_query)))
+    total = tuple(sum(part[i] for part in done) for i in range(3))
+    return torch.from_numpy(distances), torch.from_numpy(labels), total
