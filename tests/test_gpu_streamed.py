@@ -193,6 +193,7 @@ def test_such_an_index_is_like_any_other(trained, vectors, kind):
     host.set_direct_map_type(faiss.DirectMap.NoMap)
     host.merge_from(copy.deepcopy(resident), 0)
     assert host.ntotal == 2 * N and (host.search(vectors[1], 2)[1][:, 0] == host.search(vectors[1], 2)[1][:, 1]).all()
+    assert host.memory_usage().parts["codes"] >= 2 * N * host.code_size
     moved = both(trained[kind, faiss.METRIC_L2])[1].cpu()
     assert moved.getDevice() == -1
     same(moved.search(vectors[1], 5), expected)
