@@ -181,6 +181,17 @@ def test_with_a_sample_it_measures(tmp_path):
     assert (tmp_path / "frontier.png").stat().st_size > 1000
 
 
+def test_cosine_measures_vectors_of_length_1():
+    """Where lengths would rule the inner product, the frontier is that of directions."""
+    x = data(700, 1) * torch.logspace(-2, 2, 700)[torch.randperm(700, generator=torch.Generator().manual_seed(3))][:, None]
+    answers = [
+        tsscompat.recommend(700, D, metric, sample=s, progress=None)
+        for metric, s in (("cosine", x), ("ip", x / x.norm(dim=1)[:, None]))
+    ]
+    assert [p[:3] for p in answers[0].frontier] == [p[:3] for p in answers[1].frontier]
+    assert any("SQ8" in p[0] and p[2] > 0.9 for p in answers[0].frontier)
+
+
 def test_it_stops_when_time_is_up():
     lines: list[str] = []
     answer = tsscompat.recommend(6000, D, sample=data(6000, 1), seconds=0, progress=lines.append)

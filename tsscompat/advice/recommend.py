@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 import tsscompat
 from tsscompat.advice.estimate import estimate_memory
@@ -66,10 +67,10 @@ class Recommendation:
 
     def table(self) -> str:
         """A line for each candidate."""
-        lines = [f"{'index':<28}{'parameters':<22}{'MiB':>10}{'recall':>8}{'speed':>16}  why"]
+        lines = [f"{'index':<28}{'parameters':<22}{'MiB':>10}{'recall':>8}{'speed':>18}  why"]
         for c in self.candidates:
             speed = f"{c.queries_per_second:,.0f} q/s" if c.queries_per_second else f"{c.cost / 1e3:,.0f} kB/query"
-            lines.append(f"{c.key:<28}{c.parameters:<22}{c.memory / 2**20:>10,.1f}{c.recall:>8.3f}{speed:>16}  {c.why}")
+            lines.append(f"{c.key:<28}{c.parameters:<22}{c.memory / 2**20:>10,.1f}{c.recall:>8.3f}{speed:>18}  {c.why}")
             lines += [f"{'':<30}warning: {w}" for w in c.warnings]
         return "\n".join(lines)
 
@@ -175,7 +176,8 @@ def recommend(
     """The indexes to consider for n vectors of d dimensions: those that reach the recall within the memory (bytes) first, fastest first.
 
     With a `sample` of the vectors (and perhaps `queries` like those to come) the candidates are built on it and tuned to the recall, for as
-    many `seconds` as are given; what was measured then ranks before what is only expected.
+    many `seconds` as are given; what was measured then ranks before what is only expected. "cosine" is the inner product of vectors that
+    the caller makes of length 1; those of the sample are made so here.
     """
     expect(n > 0, "n must be positive, got {}", n)
     expect(d > 0, "d must be positive, got {}", d)
@@ -191,6 +193,8 @@ def recommend(
         raise FaissError(f"no index fits {memory:,} bytes: the smallest considered is {least[0]}, {least[1].total:,} bytes")
     answer = Recommendation(found, n, d, recall)
     if sample is not None:
+        if metric == "cosine":
+            sample, queries = (None if x is None else normalize(torch.as_tensor(x).float(), dim=1) for x in (sample, queries))
         _measure(answer, sample, queries, int(number), device, seconds, progress or (lambda text: None))
     found.sort(
         key=lambda c: (
