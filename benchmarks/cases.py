@@ -52,6 +52,9 @@ CASES = [
     Case("IVF1024,Flat 768", "IVF1024,Flat", d=768, nprobe=16),
     Case("IVF1024,RaBitQ", "IVF1024,RaBitQ", nprobe=16),
     Case("LSH", "LSH256r"),
+    Case("FlatL2Panorama8", "PCA128,FlatL2Panorama8"),
+    Case("FlatL2Panorama8 768", "PCA768,FlatL2Panorama8", d=768),
+    Case("IVF1024,FlatPanorama8", "PCA128,IVF1024,FlatPanorama8", nprobe=16),
     Case("binary Flat", "BFlat", d=256),
     Case("binary IVF1024", "BIVF1024", d=256, nprobe=16),
 ]

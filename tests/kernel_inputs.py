@@ -596,6 +596,12 @@ def walk(draw):
     return x, rows, linked, steps, draw(st.integers(1, 12)), walked, 1.5, maybe(draw, torch.rand(n) < 0.6), starts
 
 
+def walk_levels(draw):
+    x, rows, linked, steps, k, _, _, allowed, starts = walk(draw)
+    width = one_of(draw, 1, 4, 6)
+    return x, rows, lengths_left(rows, width), width, linked, steps, k, allowed, starts
+
+
 def near_table(draw, least: int = 2) -> tuple[Tensor, Tensor, int]:
     """Vectors without ties, and a table of some near ones of each."""
     n = one_of(draw, least, 12, 40)
@@ -703,6 +709,7 @@ INPUTS = (
         "flat.within": within,
         "graph.build": build,
         "graph.search": walk,
+        "graph_levels.search_levels": walk_levels,
         "parts.near_parts": near_parts,
         "nndescent.draws": descent_draws,
         "nndescent.join": descent_join,

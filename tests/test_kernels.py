@@ -84,6 +84,7 @@ COMPARERS = {
     "flat.knn": same_neighbours,
     "flat.within": same_ranges,
     "graph.search": same_neighbours,  # only the twin counts the distances of the way down
+    "graph_levels.search_levels": same_neighbours,
     "hamming.scan": same_scan,
     "hamming.search_lists": same_scan,
     "fastscan.few_rows": same_neighbours,

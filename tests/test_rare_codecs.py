@@ -191,6 +191,34 @@ def test_as_much_is_compared_as_in_faiss(kind, metric, one_thread):
     assert stats.ratio_dims_scanned == pytest.approx(looked[1][1] / looked[1][2])
 
 
+@pytest.mark.parametrize("batch, n", [(1, 9), (7, 60), (64, 200)])
+def test_vectors_and_lengths_are_held_in_batches_as_in_faiss(batch, n):
+    x = vectors(n, 13)
+    theirs, mine = (f.IndexFlatPanorama(13, 1, 4, batch) for f in (faiss, tsscompat))
+    for first, last in ((0, 2), (2, n // 2), (n // 2, n)):
+        theirs.add(x[first:last])
+        mine.add(x[first:last])
+        for name in ("codes", "cum_sums"):
+            held = tsscompat.vector_to_array(getattr(mine, name))
+            np.testing.assert_array_equal(held, faiss.vector_to_array(getattr(theirs, name)))
+    gone = np.array([0, n // 2, n - 1])
+    assert theirs.remove_ids(gone) == mine.remove_ids(gone)
+    np.testing.assert_array_equal(mine.reconstruct_n(0, mine.ntotal), np.delete(x, gone, 0))
+    np.testing.assert_array_equal(mine.reconstruct(3), theirs.reconstruct(3))
+    other = tsscompat.IndexFlatPanorama(13, 1, 4, batch)
+    other.add(x[:5])
+    mine.merge_from(other, 0)
+    np.testing.assert_array_equal(mine.reconstruct_n(0, mine.ntotal), np.concatenate([np.delete(x, gone, 0), x[:5]]))
+    assert other.ntotal == 0 and other.codes.size() == other.cum_sums.size() == 0
+    perm = np.arange(mine.ntotal)[::-1].copy()
+    before = mine.reconstruct_n(0, mine.ntotal)
+    mine.permute_entries(perm)
+    np.testing.assert_array_equal(mine.reconstruct_n(0, mine.ntotal), before[perm])
+    mine.update_vectors(np.array([1]), x[7:8])
+    distances, labels = mine.search(x[7:8], 1)
+    assert distances[0, 0] == 0 and mine.reconstruct(labels[0, 0]).tolist() == x[7].tolist()
+
+
 def test_old_lists_have_batches_of_128():
     x, queries = vectors(700, 16), vectors(5, 16, 1)
     quantizer = faiss.IndexFlatL2(16)
@@ -233,3 +261,24 @@ def test_a_graph_keeps_lengths():
     np.testing.assert_array_equal(faiss.vector_to_array(theirs.cum_sums), mine.cum_sums.tensor.numpy())
     assert bytes_of(tsscompat, tsscompat.deserialize_index(faiss.serialize_index(theirs))) == bytes_of(faiss, theirs)
     assert (mine.search(x[:9], 1)[1][:, 0] == np.arange(9)).mean() > 0.8
+
+
+@pytest.mark.parametrize("levels", [1, 5])
+def test_a_graph_compares_less_and_answers_as_without_levels(levels):
+    x, queries = (
+        vectors(600, 20) * 0.7 ** np.arange(20, dtype=np.float32),
+        vectors(20, 20, 1) * 0.7 ** np.arange(20, dtype=np.float32),
+    )
+    plain, mine = tsscompat.IndexHNSWFlat(20, 8), tsscompat.IndexHNSWFlatPanorama(20, 8, levels)
+    threads = tsscompat.omp_get_max_threads()
+    tsscompat.omp_set_num_threads(1)  # for the same graph
+    plain.add(x)
+    mine.add(x)
+    tsscompat.omp_set_num_threads(threads)
+    for params in (None, tsscompat.SearchParametersHNSW(efSearch=30, sel=tsscompat.IDSelectorRange(100, 400))):
+        tsscompat.cvar.indexPanorama_stats.reset()
+        expected, found = plain.search(queries, 5, params=params), mine.search(queries, 5, params=params)
+        np.testing.assert_array_equal(found[1], expected[1])
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-4, atol=1e-5)
+        stats = tsscompat.cvar.indexPanorama_stats
+        assert 0 < stats.total_dims_scanned <= stats.total_dims and (stats.ratio_dims_scanned < 0.8) == (levels > 1)

@@ -28,6 +28,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.refine import IndexRefine
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import Float32Vector
+from tsscompat.kernels.graph_levels import search_levels
 from tsscompat.kernels.panorama import Layout, Looked, rank_levels, scan_batches, within_batches
 
 
@@ -127,6 +128,8 @@ class IndexFlatPanorama(IndexFlat):
         layout, before = self.pano._layout(), self.ntotal
         slots = layout.slots(before + n)
         for held, width in ((self.codes, self.code_size), (self.cum_sums, layout.levels + 1)):
+            if not held.is_owned:
+                held.assign(held)  # the last batch is written to, but not in a file or in somebody's array
             held.make_room(slots * width - held.size())
             held.resize(slots * width)
         layout.write(vectors, self._packed(), before)
@@ -262,7 +265,7 @@ class IndexIVFFlatPanorama(IndexIVFFlat):
 
 
 class IndexHNSWFlatPanorama(IndexHNSWFlat):
-    """A graph over vectors, with the lengths of what is left of them from each level on; walked as IndexHNSWFlat."""
+    """A graph over vectors that are compared level by level; the answer is that of IndexHNSWFlat."""
 
     _caches = ("_lengths",)
 
@@ -279,20 +282,29 @@ class IndexHNSWFlatPanorama(IndexHNSWFlat):
         self.pano, self.num_panorama_levels = Panorama(4 * self.d, levels, 1), levels
         self.hnsw.is_panorama, self.hnsw.search_method = True, self.hnsw.SM_PANORAMA
 
-    @property
-    def cum_sums(self) -> Float32Vector:
-        """The lengths of what is left of each vector from each level on."""
+    def _remaining(self) -> Tensor:
         kept = self.__dict__["_lengths"]
         if kept is None or kept.shape[0] != self.ntotal:
             kept = self._lengths = self.pano._layout().norms(self._vectors())
-        return Float32Vector(kept.reshape(-1))
+        lengths: Tensor = kept
+        return lengths
+
+    @property
+    def cum_sums(self) -> Float32Vector:
+        """The lengths of what is left of each vector from each level on."""
+        return Float32Vector(self._remaining().reshape(-1))
 
     def _found(self, x: Tensor, k: int, params: SearchParameters | None, starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        before = cvar.hnsw_stats.ndis
-        found = super()._found(x, k, params, starts)
-        compared = (cvar.hnsw_stats.ndis - before) * self.d
-        _report((compared, compared))
-        return found
+        graph = self.hnsw
+        if self.ntotal == 0 or (graph.entry_point < 0 and starts is None) or x.shape[0] == 0:
+            return super()._found(x, k, params, starts)
+        allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
+        table = self._vectors(), self._remaining(), self.pano.level_width_floats
+        distances, labels, counted, looked = search_levels(x, *table, graph._arrays(), self._walk(k, params), k, allowed, starts)
+        stats = cvar.hnsw_stats
+        stats.n1, stats.ndis, stats.nhops = stats.n1 + x.shape[0], stats.ndis + counted[0], stats.nhops + counted[1]
+        _report(looked)
+        return distances, labels
 
     def get_cum_sum(self, i: int) -> Any:
         """Where the lengths of vector i begin."""
