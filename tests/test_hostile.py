@@ -23,6 +23,8 @@ REFUSED = [
     ("IVFFlatPanorama@IP", "invlists", 1, 0, (1 << 31) - 1, "lists in an index of 2"),
     ("IVFFlat,few", "invlists", 1, 0, (1 << 31) - 1, "lists in an index of 16"),
     ("IVF4,PQ2x4fs", "invlists", 1, 0, (1 << 31) - 1, "lists in an index of 4"),
+    ("HNSWCagra", "num_base_level_search_entrypoints", 0, 0, 1 << 30, "random nodes"),
+    ("BinaryHNSWCagra", "num_base_level_search_entrypoints", 0, 0, 1 << 30, "random nodes"),
     ("HNSW,no storage", "cum_nneighbor_per_level", 1, -1, 1 << 30, "lists of 1073"),
 ]
 

@@ -14,7 +14,7 @@ from tsscompat.wire.codecs import doubles, flag, i32, int32s, uint64s
 from tsscompat.wire.cursor import Reader, Writer
 from tsscompat.wire.tables import Field, fields, part, reserved
 
-_WIDEST = 1 << 20
+_WIDEST, _MOST_ENTRIES = 1 << 20, 1 << 16
 
 
 class StorageCodec:
@@ -77,6 +77,8 @@ def finish_graph(obj: Any, reader: Reader) -> None:
         _check_upper_edges(graph, levels.long(), offsets, edges.long(), ends, reader)
     else:
         reader.check(edges.shape[0] == 0, "edges in an empty graph")
+    entries = getattr(obj, "num_base_level_search_entrypoints", 0)
+    reader.check(0 <= entries <= _MOST_ENTRIES, "{} random nodes to enter at", entries)
     if obj.storage is not None:
         reader.check(
             obj.storage.ntotal == n and obj.storage.d == obj.d, "storage of {} vectors for {} nodes", obj.storage.ntotal, n
