@@ -14,7 +14,7 @@ from tsscompat.kernels.numba.addressed import address, prefetch_at, squared_l2_a
 from tsscompat.kernels.numba.graph import _NO_MASK, _NO_STARTS, _NOTHING, _TOGETHER, _WORST, _answer, _ask_list, _enter, _given
 from tsscompat.kernels.numba.graph_walk import cost_of, greedy, marks, measure, next_walk, node_of, place, unmet
 from tsscompat.kernels.numba.jit import inline, jit
-from tsscompat.kernels.numba.panorama import SLACK, lengths_left
+from tsscompat.kernels.numba.panorama import lengths_left
 from tsscompat.kernels.threads import run_blocks
 
 
@@ -28,7 +28,7 @@ def _levels(query, rest, rows, norms, width, node, limit):  # type: ignore[no-un
         end = min(d, begin + width)
         total += squared_l2_at(query + 4 * begin, row + 4 * begin, end - begin)
         gap = rest[level + 1] - norms[node, level + 1]
-        if (np.float32(1) - SLACK) * (total + gap * gap) > limit:
+        if total + gap * gap > limit:
             return np.float32(np.inf), end
     return total, d
 

@@ -18,8 +18,8 @@ _FLOAT, _WORD, _INT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _FLOATS, _INTS = ir.VectorType(_FLOAT, _LANES), ir.VectorType(_INT, _LANES)
 # Rows that are asked for ahead of time: those of lists and those that are left are far from one another.
 _AHEAD = 32
-# Rounding of a bound, as a share of it.
-_SLACK = 1e-5
+# Rounding of squared gaps of lengths, as a share of them: a bound that equals the bar but for it ends a row, as it does in FAISS.
+_SURE = 1e-6
 
 
 def _spread(builder: Any, value: Any, kind: Any) -> Any:
@@ -71,12 +71,11 @@ def _kept(builder: Any, inner: bool, costs: Any, lengths: Any, left: Any, bar: A
     """Which costs may still end under the bar."""
     mine = _spread(builder, left, _FLOATS)
     if inner:
-        product = builder.fmul(builder.fmul(ir.Constant(_FLOATS, [1 + _SLACK] * _LANES), mine, flags=_FREE), lengths, flags=_FREE)
-        least = builder.fsub(costs, product, flags=_FREE)
+        least = builder.fsub(costs, builder.fmul(mine, lengths, flags=_FREE), flags=_FREE)
     else:
         gap = builder.fsub(mine, lengths, flags=_FREE)
-        least = builder.fadd(costs, builder.fmul(gap, gap, flags=_FREE), flags=_FREE)
-        least = builder.fmul(least, ir.Constant(_FLOATS, [1 - _SLACK] * _LANES), flags=_FREE)
+        more = builder.fmul(builder.fmul(gap, gap, flags=_FREE), ir.Constant(_FLOATS, [1 + _SURE] * _LANES), flags=_FREE)
+        least = builder.fadd(costs, more, flags=_FREE)
     return builder.fcmp_ordered("<", least, _spread(builder, bar, _FLOATS))
 
 
@@ -110,7 +109,9 @@ def _level(inner: bool, first: bool) -> Any:
                 which = [builder.zext(_load(builder, names, at, _INT), _WORD) for at in lane_items]
                 places = [builder.add(rows, builder.mul(at, stride)) for at in which]
                 later = [builder.add(at, lanes) for at in lane_items]
-                soon = [builder.add(rows, builder.mul(builder.zext(_load(builder, names, at, _INT), _WORD), stride)) for at in later]
+                soon = [
+                    builder.add(rows, builder.mul(builder.zext(_load(builder, names, at, _INT), _WORD), stride)) for at in later
+                ]
             for place in soon:
                 _ask(builder, place)
             sums: list[Any] = []

@@ -22,8 +22,8 @@ from tsscompat.kernels.panorama import Layout
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 F = np.float32
-# Rounding of a bound, as a share of it.
-SLACK = F(1e-5)
+# As in level_lanes.py: rounding of squared gaps of lengths, as a share of them.
+SURE = F(1 + 1e-6)
 # Queries that are compared with a batch while it is in the cache.
 TILE = 64
 # Rows whose sums, each in its order, are taken beside each other: an addition takes four cycles.
@@ -232,10 +232,10 @@ def ranked(x, rows, norms, wanted, width, ip, rest, costs, labels, looked, first
                 left, theirs = rest[q, level + 1], norms[row, level + 1]
                 if ip:
                     cost += minus_dot_at(asked + 4 * begin, here, some)
-                    least = cost - (F(1) + SLACK) * left * theirs
+                    least = cost - left * theirs
                 else:
                     cost += squared_l2_at(asked + 4 * begin, here, some)
-                    least = (F(1) - SLACK) * (cost + (left - theirs) * (left - theirs))
+                    least = cost + SURE * (left - theirs) * (left - theirs)
                 looked[q] += 1
                 if least > costs[q, 0]:
                     kept = False
