@@ -200,7 +200,8 @@ class Lists(Searcher):
         known = keys.clamp(min=0)
         pages = self.probed(keys, known)
         asked = x.detach() - self.shift if self.metric == 1 else x.detach()
-        base = torch.bmm(self.coarse.vectors(known), asked[:, :, None])[:, :, 0].detach() if self.residual else asked
+        # Not a matrix product: its column would be a view, which AOTInductor of torch 2.13 frees in the first turn of the loop.
+        base = (self.coarse.vectors(known) * asked[:, None]).sum(-1).detach() if self.residual else asked
         prepared = self.codec.prepared(asked).detach()
         names = self.scanned(asked, prepared, base, pages, pages[2][:, -1].amax(0), k + self.EXTRA)
         if names.shape[1] == 0:
