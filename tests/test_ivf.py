@@ -7,6 +7,7 @@ import copy
 import faiss as oracle
 import numpy as np
 import pytest
+import torch
 from compare import assert_same_neighbours, assert_same_ranges
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -370,3 +371,28 @@ def test_duplicates_are_kept_once():
     assert got[:3] == expected[:3]
     np.testing.assert_allclose(got[3], expected[3], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(got[5], expected[5], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "key", ["IVF16,Flat", "IVF16,PQ4", "IVF16,PQ4x6", "IVF16,SQ8", "IVF16,SQ4", "IVF16,PQ8x4fs", "IVF16,RaBitQ"]
+)
+@pytest.mark.parametrize("metric", [tsscompat.METRIC_L2, tsscompat.METRIC_INNER_PRODUCT])
+def test_few_queries_answer_alike_as_arrays_and_as_tensors(key, metric):
+    """A short search leaves out the tensors: arrays that may be written to, read-only and strided ones get what tensors get."""
+    rng = np.random.default_rng(3)
+    x = rng.standard_normal((600, 16)).astype("float32")
+    index = tsscompat.index_factory(16, key, metric)
+    index.train(x)
+    index.add(x)
+    index.nprobe = 5
+    for queries in (x[:1].copy(), x[:7].copy(), rng.standard_normal((40, 16)).astype("float32")):
+        fixed, wide = queries.copy(), np.repeat(queries, 2, axis=1)[:, ::2]
+        fixed.flags.writeable = False
+        for k in (1, 10, 700):
+            expected = [part.numpy() for part in index.search(torch.from_numpy(queries), k)]
+            for asked in (queries, fixed, wide):
+                found = index.search(asked, k)
+                assert [type(part) for part in found] == [np.ndarray, np.ndarray]
+                for got, wanted in zip(found, expected):
+                    assert got.dtype == wanted.dtype
+                    np.testing.assert_array_equal(got, wanted)

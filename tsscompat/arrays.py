@@ -30,7 +30,7 @@ _NUMPY = {
 
 
 def _numpy_out(tensor: Tensor) -> np.ndarray[Any, Any]:
-    return tensor.numpy() if tensor.device.type == "cpu" else tensor.cpu().numpy()
+    return tensor.numpy() if tensor.is_cpu else tensor.cpu().numpy()
 
 
 def from_numpy(x: np.ndarray[Any, Any]) -> Tensor:
@@ -103,18 +103,18 @@ class Batch:
         return out
 
 
+def plain_rows(x: Array, d: int, dtype: Any = np.float32) -> bool:
+    """Whether this is an array of shape (n, d) as compiled code takes them."""
+    if not isinstance(x, np.ndarray) or x.dtype != dtype or x.ndim != 2 or x.shape[1] != d or not x.size:
+        return False
+    flags = x.flags
+    return flags.c_contiguous and flags.writeable
+
+
 def rows(x: Array, d: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
     """Vectors of shape (n, d) from the caller."""
-    if (
-        isinstance(x, np.ndarray)
-        and x.dtype == np.float32
-        and x.ndim == 2
-        and x.shape[1] == d
-        and dtype is torch.float32
-        and x.size
-    ):
-        if device.type == "cpu" and x.flags.c_contiguous and x.flags.writeable:  # the usual call, in 2 microseconds
-            return Batch(torch.from_numpy(x), _numpy_out)
+    if dtype is torch.float32 and device.type == "cpu" and plain_rows(x, d):  # the usual call, in 2 microseconds
+        return Batch(torch.from_numpy(x), _numpy_out)
     n_dim = len(x.shape)
     if n_dim != 2:
         raise ArgumentError(f"expected vectors of shape (n, {d}), got {tuple(x.shape)}")

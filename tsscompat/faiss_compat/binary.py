@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import Array, Batch, rows
+from tsscompat.arrays import Array, Batch, plain_rows, rows
 from tsscompat.arrays import ids as ids_in
 from tsscompat.errors import FaissError, check, expect
 from tsscompat.faiss_compat import enums
@@ -54,9 +54,8 @@ def check_topk_mode(mode: int, k: int) -> None:
 
 def codes_in(x: Array, code_size: int, device: torch.device) -> Batch:
     """Binary codes (n, code_size) from the caller, who must give bytes."""
-    if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim == 2 and x.shape[1] == code_size and x.size:
-        if device.type == "cpu" and x.flags.c_contiguous and x.flags.writeable:  # the usual call, in 2 microseconds
-            return Batch(torch.from_numpy(x), Tensor.numpy)
+    if device.type == "cpu" and plain_rows(x, code_size, np.uint8):  # the usual call, in 2 microseconds
+        return Batch(torch.from_numpy(x), Tensor.numpy)
     dtype = x.dtype
     if str(dtype).rpartition(".")[2] != "uint8":
         raise TypeError(f"expected binary codes as uint8, got {dtype}")
@@ -103,10 +102,18 @@ class IndexBinary(BinaryPointerMethods, Stated):
 
     def search(self, x: Array, k: int, *, params: SearchParameters | None = None) -> tuple[Array, Array]:
         """The k nearest codes of each row of x: distances and ids, nearest first, padded with id -1."""
-        batch = codes_in(x, self.code_size, self.device)
         expect(k > 0, "k must be positive, got {}", k)
+        if params is None and plain_rows(x, self.code_size, np.uint8):
+            found = self._search_arrays(x, int(k))
+            if found is not None:
+                return found
+        batch = codes_in(x, self.code_size, self.device)
         distances, labels = self._search(batch.tensor, int(k), params)
         return batch.give_back(distances), batch.give_back(labels)
+
+    def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        """A search that numpy's arrays go through as they are; None where there is none."""
+        return None
 
     def range_search(self, x: Array, thresh: int, *, params: SearchParameters | None = None) -> tuple[Array, Array, Array]:
         """All codes nearer than a threshold to each row of x: limits, distances (as floats), ids."""

@@ -262,15 +262,29 @@ class IndexBinaryIVF(IndexBinary):
 
     # -- searching --------------------------------------------------------------------------------------------------------------------
 
-    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
-        lists, quantizer = self._lists(), self._coarse()
+    def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        found = self._search_quickly(x, k) if self.device.type == "cpu" else None
+        if found is None or type(found[0]) is type(x):
+            return found
+        return found[0].numpy(), found[1].numpy()
+
+    def _search_quickly(self, x: Any, k: int) -> tuple[Any, Any] | None:
+        """A search of few queries in one call, where the settings are plain; else None. Of an array, answers may be arrays."""
+        quantizer = self._coarse()
         plain = self.use_heap and not self.max_codes and not self.per_invlist_search
-        if params is None and plain and x.shape[0] <= _FEW and type(quantizer) is IndexBinaryFlat:
-            started = perf_counter()
-            distances, labels, counts = hamming.search_lists(x, quantizer._rows, self._probes(None), lists._ragged(), k)
-            IndexIVF._count(x.shape[0], counts)
-            IndexIVF._time(0.0, perf_counter() - started)
-            return distances, labels
+        if not plain or x.shape[0] > _FEW or type(quantizer) is not IndexBinaryFlat:
+            return None
+        started = perf_counter()
+        distances, labels, counts = hamming.search_lists(x, quantizer._rows, self._probes(None), self._lists()._ragged(), k)
+        IndexIVF._count(x.shape[0], counts)
+        IndexIVF._time(0.0, perf_counter() - started)
+        return distances, labels
+
+    def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        quantizer = self._coarse()
+        found = self._search_quickly(x, k) if params is None else None
+        if found is not None:
+            return found
         given = self._ivf_params(params)
         started = perf_counter()
         keys = quantizer._search(x, self._probes(given), None if given is None else given.quantizer_params)[1]

@@ -241,6 +241,7 @@ class IndexIVFPQFastScan(IndexIVFFastScan):
     """Lists of product codes of 4 bits a part, of the vectors or (`by_residual`) of their residuals."""
 
     _quick = True
+    _arrays = True
     _caches = ("_transposed", "_term_table")
     _transposed: Any
     _term_table: Any

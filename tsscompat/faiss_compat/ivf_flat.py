@@ -21,6 +21,7 @@ class IndexIVFFlat(IndexIVF):
     """Lists that hold the vectors themselves."""
 
     _quick = True
+    _arrays = True
 
     def __init__(
         self, quantizer: Index | None = None, d: int = 0, nlist: int = 0, metric: int = METRIC_L2, own_invlists: bool = True

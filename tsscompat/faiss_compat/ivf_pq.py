@@ -53,6 +53,7 @@ class IndexIVFPQ(IndexIVF):
     """
 
     _quick = True
+    _arrays = True
 
     pq = child(ProductQuantizer, "makes the codes")
     do_polysemous_training = boolean(False, "order the centroids so that Hamming distances mean something")

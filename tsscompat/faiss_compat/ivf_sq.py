@@ -69,6 +69,7 @@ class IndexIVFScalarQuantizer(IndexIVF):
     """Lists of vectors, or residuals, with a few bits for each dimension."""
 
     _quick = True
+    _arrays = True
 
     sq = child(ScalarQuantizer, "makes the codes")
 

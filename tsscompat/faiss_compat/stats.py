@@ -185,6 +185,7 @@ class Namespace(ModuleType):
     distance_compute_min_k_reservoir = _of_cvar("distance_compute_min_k_reservoir")
     index_factory_verbose = _of_cvar("index_factory_verbose")
 
+
 __all__ = [
     "HNSWStats",
     "IndexBinaryHashStats",

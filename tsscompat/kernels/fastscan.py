@@ -230,7 +230,7 @@ def few_lists(
     k: int,
 ) -> Few:
     """The k best codes in the nprobe nearest lists; coarse search, tables and scan in one call (see product_tables, kernels/ivf_few.py)."""
-    started = perf_counter()
+    x, started = torch.as_tensor(x), perf_counter()
     coarse, keys = nearest_lists(x, centers, nprobe, metric)
     spent = perf_counter() - started
     tables = quantize(*product_tables(x, keys, coarse, transposed, metric, residual, terms))

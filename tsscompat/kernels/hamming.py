@@ -134,5 +134,6 @@ def within(x: Tensor, lists: Ragged, keys: Tensor, radius: int, allowed: Tensor 
 
 @accelerated
 def search_lists(x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Top:
-    """`scan` of the lists whose centers are nearest to each query."""
+    """`scan` of the lists whose centers are nearest to each query; on a CPU twins take an array too, and answer in arrays then."""
+    x = torch.as_tensor(x)
     return scan(x, lists, knn(x, centers, nprobe)[1], k)

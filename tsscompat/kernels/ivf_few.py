@@ -1,6 +1,7 @@
 """A few queries through coarse search and scan in one call, for coarse quantizers that are a table of centers.
 
-Each answers distances, labels, counts (as kernels/ivf.py does) and the seconds that the coarse search took.
+Each answers distances, labels, counts (as kernels/ivf.py does) and the seconds that the coarse search took. On a CPU queries may come as
+an array; twins then answer in arrays.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ Few = tuple[Tensor, Tensor, tuple[int, int, int], float]
 @accelerated
 def few_flat(x: Tensor, centers: Tensor, nprobe: int, rows: Tensor, lists: Ragged, k: int, metric: int) -> Few:
     """The k best vectors in the nprobe nearest lists."""
-    started = perf_counter()
+    x, started = torch.as_tensor(x), perf_counter()
     _, keys = nearest_lists(x, centers, nprobe, metric)
     spent = perf_counter() - started
     return *scan_flat(x, rows, lists, keys, k, metric), spent
@@ -33,7 +34,7 @@ def few_affine(
     x: Tensor, centers: Tensor, nprobe: int, affine: Affine, residual: bool, lists: Ragged, k: int, metric: int
 ) -> Few:
     """The k best scalar codes, of residuals or vectors, in the nprobe nearest lists."""
-    started = perf_counter()
+    x, started = torch.as_tensor(x), perf_counter()
     coarse, keys = nearest_lists(x, centers, nprobe, metric)
     spent = perf_counter() - started
     similar = metric == INNER_PRODUCT
@@ -57,7 +58,7 @@ def few_product(
     metric: int,
 ) -> Few:
     """The k best product codes in the nprobe nearest lists: `plain` of vectors, else of residuals (see algorithms.ivf.Product)."""
-    started = perf_counter()
+    x, started = torch.as_tensor(x), perf_counter()
     coarse, keys = nearest_lists(x, centers, nprobe, metric)
     spent = perf_counter() - started
     base = torch.zeros_like(coarse) if plain else coarse

@@ -19,6 +19,7 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.numba.addressed import pointer
 from tsscompat.kernels.numba.blocks_scan import by_list, by_query
+from tsscompat.kernels.numba.door import array_of, like
 from tsscompat.kernels.numba.fastscan_tables import deepen, fill_luts
 from tsscompat.kernels.numba.intrinsics import ticks
 from tsscompat.kernels.numba.ivf import F32, GRAIN, I64, average_work, counts_of
@@ -158,7 +159,7 @@ def few_lists(
     if kept is None or kept[0] is not centers or kept[1] is not transposed or kept[2] is not terms or kept[3] != how:
         plan = _plan(lists, per_block, transposed, metric == INNER_PRODUCT, residual, centers, terms)
         kept = lists.kept["few lists"] = centers, transposed, terms, how, plan
-    nq, queries, plan = x.shape[0], x.numpy(), kept[4]
+    nq, queries, plan = x.shape[0], array_of(x), kept[4]
     costs, labels = np.empty((nq, k), F32), np.empty((nq, k), I64)
     started, per_query = perf_counter(), 0.0
     if nq != 1:
@@ -166,9 +167,9 @@ def few_lists(
         per_query = centers.numel() * _NS_OF_CENTER + work
     if nq * per_query < 2 * GRAIN:
         visited, scored, entered, share = _lists_block(plan, queries, nprobe, costs, labels, 0, nq)
-        return torch.from_numpy(costs), torch.from_numpy(labels), (visited, scored, entered), (perf_counter() - started) * share
+        return *like(x, costs, labels), (visited, scored, entered), (perf_counter() - started) * share
     done: list[Any] = []
     given = plan, queries, nprobe, costs, labels
     run_blocks(lambda a, b: done.append(_lists_block(*given, a, b)), nq, max(1, int(GRAIN / per_query)))
     spent = (perf_counter() - started) * sum(part[3] for part in done) / len(done)
-    return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done), spent
+    return *like(x, costs, labels), counts_of(done), spent

@@ -17,6 +17,7 @@ from torch import Tensor
 from tsscompat.kernels.hamming import FAR, MISSING, PLACE_BITS, WORST
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.numba.addressed import address, pointer, prefetch_at
+from tsscompat.kernels.numba.door import array_of, like
 from tsscompat.kernels.numba.ivf_heap import among, roomy, sift
 from tsscompat.kernels.numba.ivf_lists import views
 from tsscompat.kernels.numba.jit import inline, jit
@@ -433,13 +434,13 @@ def search_lists(x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int)
     _, _, plan, of_centers, of_list, able = kept
     if not able:
         return NotImplemented
-    nq, per_query, queries = x.shape[0], of_centers + nprobe * of_list, x.contiguous().numpy()
+    nq, per_query, queries = x.shape[0], of_centers + nprobe * of_list, array_of(x)
     distances, labels = np.empty((nq, k), _I32), np.empty((nq, k), _I64)
     if nq == 1 or nq * per_query < 2 * _GRAIN:
         counts = _search_lists(plan, queries, nprobe, distances, labels, 0, nq)
-        return torch.from_numpy(distances), torch.from_numpy(labels), counts
+        return *like(x, distances, labels), counts
     done: list[tuple[int, int, int]] = []
     given = plan, queries, nprobe, distances, labels
     run_blocks(lambda a, b: done.append(_search_lists(*given, a, b)), nq, max(1, int(_GRAIN / per_query)))
     total = tuple(sum(part[i] for part in done) for i in range(3))
-    return torch.from_numpy(distances), torch.from_numpy(labels), total
+    return *like(x, distances, labels), total

@@ -10,13 +10,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.numba import ivf_affine, ivf_flat, ivf_tables
+from tsscompat.kernels.numba.door import array_of, like
 from tsscompat.kernels.numba.intrinsics import ticks
 from tsscompat.kernels.numba.ivf import (
     ALONE,
@@ -116,9 +116,9 @@ def _arrays(lists: Ragged, *tensors: Tensor | None) -> tuple[Any, ...]:
     return kept[1]  # type: ignore[no-any-return]
 
 
-def few_in_blocks(block: Scan, given: tuple[Any, ...], arena: tuple[Any, Any, Any], row_ns: float, k: int) -> Any:
-    """block(*given, *arena, costs, labels, first, last) for all queries, divided among threads; `row_ns` is about what a row costs."""
-    x, table, nprobe = given[:3]
+def few_in_blocks(x: Any, block: Scan, given: tuple[Any, ...], arena: tuple[Any, Any, Any], row_ns: float, k: int) -> Any:
+    """block(*given, *arena, costs, labels, first, last) for the queries x, divided among threads; `row_ns` is about what a row costs."""
+    _, table, nprobe = given[:3]
     nq = x.shape[0]
     per_query = average_work(nprobe, arena, row_ns)
     if nq == 1 and per_query * _DENSER > ALONE:  # scanning may be for several threads: one step after another then
@@ -128,19 +128,19 @@ def few_in_blocks(block: Scan, given: tuple[Any, ...], arena: tuple[Any, Any, An
     if nq == 1 or nq * (per_query + table.size * _NS_OF_CENTER) < 2 * GRAIN:
         visited, scored, entered, share = block(*given, *arena, costs, labels, 0, nq)
         spent = (perf_counter() - started) * share
-        return torch.from_numpy(costs), torch.from_numpy(labels), (visited, scored, entered), spent
+        return *like(x, costs, labels), (visited, scored, entered), spent
     done: list[Any] = []
     run_blocks(lambda a, b: done.append(block(*given, *arena, costs, labels, a, b)), nq, max(1, int(GRAIN / per_query)))
     spent = (perf_counter() - started) * sum(part[3] for part in done) / len(done)
-    return torch.from_numpy(costs), torch.from_numpy(labels), counts_of(done), spent
+    return *like(x, costs, labels), counts_of(done), spent
 
 
 def few_flat(x: Tensor, centers: Tensor, nprobe: int, rows: Tensor, lists: Ragged, k: int, metric: int) -> Any:
     if metric not in (L2, INNER_PRODUCT):
         return NotImplemented
     table, vectors = _arrays(lists, centers, rows)
-    given = (x.numpy(), table, nprobe, metric == INNER_PRODUCT, metric, vectors)
-    return few_in_blocks(flat_block, given, views(lists)[1:], x.shape[1] * 0.3, k)
+    given = (array_of(x), table, nprobe, metric == INNER_PRODUCT, metric, vectors)
+    return few_in_blocks(x, flat_block, given, views(lists)[1:], x.shape[1] * 0.3, k)
 
 
 def few_affine(
@@ -148,9 +148,9 @@ def few_affine(
 ) -> Any:
     codes, *arena = views(lists)
     halves = codes.view(np.uint16) if affine.bits >= 16 else NO_HALVES
-    head = (x.numpy(), centers.numpy(), nprobe, metric == INNER_PRODUCT)
+    head = (array_of(x), centers.numpy(), nprobe, metric == INNER_PRODUCT)
     return few_in_blocks(
-        affine_block, (*head, residual, affine.bits, *steps(affine), codes, halves), tuple(arena), x.shape[1] * 0.15, k
+        x, affine_block, (*head, residual, affine.bits, *steps(affine), codes, halves), tuple(arena), x.shape[1] * 0.15, k
     )
 
 
@@ -172,5 +172,5 @@ def few_product(
         return NotImplemented
     codes, *arena = views(lists)
     table, parts, middle, extra = _arrays(lists, centers, transposed, shift, terms)
-    given = (x.numpy(), table, nprobe, metric == INNER_PRODUCT, parts, plain, np.float32(scale), middle, extra, codes)
-    return few_in_blocks(product_block, given, tuple(arena), parts.shape[0] * 0.6, k)
+    given = (array_of(x), table, nprobe, metric == INNER_PRODUCT, parts, plain, np.float32(scale), middle, extra, codes)
+    return few_in_blocks(x, product_block, given, tuple(arena), parts.shape[0] * 0.6, k)

@@ -56,7 +56,7 @@ def few_rabitq(x: Tensor, coder: Coder, nprobe: int, lists: Ragged, k: int) -> A
         return NotImplemented
     head, nq = _head(x, coder, lists), x.shape[0]
     given = (*head[:2], nprobe, coder.metric == INNER_PRODUCT, *head[2:6], *head[6:8])
-    return few_in_blocks(rabitq_scan.few, given, head[8:], _row_work(x.shape[1], coder) if nq > 1 else 0.0, k)
+    return few_in_blocks(x, rabitq_scan.few, given, head[8:], _row_work(x.shape[1], coder) if nq > 1 else 0.0, k)
 
 
 def within_rabitq(
