@@ -1,8 +1,10 @@
-"""Instructions that numba has no names for: a lock that is one word, a clock."""
+"""Instructions that numba has no names for: a lock that is one word, a clock, floats of other formats."""
 
 from __future__ import annotations
 
-from llvmlite import ir
+import platform
+
+from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
@@ -43,3 +45,39 @@ def ticks(typingctx):
         return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.readcyclecounter"), [])
 
     return types.int64(), codegen
+
+
+# Without such an instruction LLVM would call a function that is not there.
+_CONVERTS = bool(binding.get_host_cpu_features().get("f16c")) or platform.machine() in ("aarch64", "arm64")
+
+
+@intrinsic
+def half_to_float(typingctx, bits):
+    """The number that 16 bits stand for in IEEE's half precision."""
+
+    def codegen(context, builder, signature, args):
+        if _CONVERTS:
+            return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+        word = ir.IntType(32)
+        wide = builder.zext(args[0], word)
+        magnitude = builder.shl(builder.and_(wide, ir.Constant(word, 0x7FFF)), ir.Constant(word, 13))
+        # An exponent of all ones (infinity, NaN) stays one; the others lack 112.
+        exponent = builder.and_(wide, ir.Constant(word, 0x7C00))
+        special = builder.icmp_unsigned("==", exponent, ir.Constant(word, 0x7C00))
+        magnitude = builder.or_(magnitude, builder.select(special, ir.Constant(word, 0x7F800000), ir.Constant(word, 0)))
+        number = builder.fmul(builder.bitcast(magnitude, ir.FloatType()), ir.Constant(ir.FloatType(), 2.0**112))
+        sign = builder.shl(builder.and_(wide, ir.Constant(word, 0x8000)), ir.Constant(word, 16))
+        return builder.bitcast(builder.or_(builder.bitcast(number, word), sign), ir.FloatType())
+
+    return types.float32(types.uint16), codegen
+
+
+@intrinsic
+def brain_to_float(typingctx, bits):
+    """The number that 16 bits stand for as the upper half of a float."""
+
+    def codegen(context, builder, signature, args):
+        word = ir.IntType(32)
+        return builder.bitcast(builder.shl(builder.zext(args[0], word), ir.Constant(word, 16)), ir.FloatType())
+
+    return types.float32(types.uint16), codegen

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from tsscompat.kernels.numba.intrinsics import brain_to_float, half_to_float
 from tsscompat.kernels.numba.ivf_flat import TILE
 from tsscompat.kernels.numba.ivf_heap import among, collect, finish, put, roomy, start_heap
 from tsscompat.kernels.numba.jit import inline, jit
 
 F = np.float32
 U8 = np.uint8
-# 2 ** 112: what a half's bits, shifted into a float's place, lack in the exponent.
-HALF = F(2.0**112)
 
 
 @inline
@@ -37,17 +36,19 @@ def of_bytes(r, step, codes, a, b, ip, out):  # type: ignore[no-untyped-def]
 def of_nibbles(r, step, codes, a, b, ip, out):  # type: ignore[no-untyped-def]
     """`r` and `step` hold the even dimensions, then the odd ones."""
     h = codes.shape[1]
+    # Parts of their own: what is added to an index may wrap around for all that LLVM knows, and then it uses no vectors (7 times slower).
+    even, odd, even_step, odd_step = r[:h], r[h:], step[:h], step[h:]
     for row in range(a, b):
         c = codes[row]
         s0, s1 = F(0), F(0)
         if ip:
             for j in range(h):
-                s0 -= r[j] * F(c[j] & U8(15))
-                s1 -= r[h + j] * F(c[j] >> U8(4))
+                s0 -= even[j] * F(U8(c[j] & U8(15)))
+                s1 -= odd[j] * F(U8(c[j] >> U8(4)))
         else:
             for j in range(h):
-                t0 = r[j] - step[j] * F(c[j] & U8(15))
-                t1 = r[h + j] - step[h + j] * F(c[j] >> U8(4))
+                t0 = even[j] - even_step[j] * F(U8(c[j] & U8(15)))
+                t1 = odd[j] - odd_step[j] * F(U8(c[j] >> U8(4)))
                 s0 += t0 * t0
                 s1 += t1 * t1
         out[row - a] = s0 + s1
@@ -55,44 +56,56 @@ def of_nibbles(r, step, codes, a, b, ip, out):  # type: ignore[no-untyped-def]
 
 @inline
 def of_sixes(r, step, codes, a, b, ip, out, spare):  # type: ignore[no-untyped-def]
+    """Four numbers are in three bytes: taken out of a word of those, 8 times as fast as each from the bytes that it lies in."""
     d = r.shape[0]
+    whole = d // 4
     for row in range(a, b):
         c = codes[row]
-        for j in range(d):
+        for g in range(whole):
+            word = np.uint32(c[3 * g]) | (np.uint32(c[3 * g + 1]) << np.uint32(8)) | (np.uint32(c[3 * g + 2]) << np.uint32(16))
+            spare[4 * g] = F(np.int32(word & np.uint32(63)))
+            spare[4 * g + 1] = F(np.int32((word >> np.uint32(6)) & np.uint32(63)))
+            spare[4 * g + 2] = F(np.int32((word >> np.uint32(12)) & np.uint32(63)))
+            spare[4 * g + 3] = F(np.int32((word >> np.uint32(18)) & np.uint32(63)))
+        for j in range(4 * whole, d):
             bit = 6 * j
-            word = np.int64(c[bit >> 3]) | (np.int64(c[min((bit >> 3) + 1, c.shape[0] - 1)]) << 8)
-            spare[j] = F((word >> (bit & 7)) & 63)
+            rest = np.int64(c[bit >> 3]) | (np.int64(c[min((bit >> 3) + 1, c.shape[0] - 1)]) << 8)
+            spare[j] = F((rest >> (bit & 7)) & 63)
         s = F(0)
-        for j in range(d):
-            t = r[j] * spare[j] if ip else r[j] - step[j] * spare[j]
-            s += -t if ip else t * t
+        if ip:
+            for j in range(d):
+                s -= r[j] * spare[j]
+        else:
+            for j in range(d):
+                t = r[j] - step[j] * spare[j]
+                s += t * t
         out[row - a] = s
 
 
 @inline
-def of_halves(r, halves, brain, a, b, ip, out, bits, floats):  # type: ignore[no-untyped-def]
-    """`bits` and `floats` are one buffer, seen as integers and as floats."""
+def of_halves(r, halves, a, b, ip, out):  # type: ignore[no-untyped-def]
     for row in range(a, b):
-        h = halves[row]
-        if brain:
-            for j in range(r.shape[0]):
-                bits[j] = np.uint32(h[j]) << np.uint32(16)
-        else:
-            for j in range(r.shape[0]):
-                v = np.uint32(h[j])
-                magnitude = (v & np.uint32(0x7FFF)) << np.uint32(13)
-                # An exponent of all ones (infinity, NaN) stays one.
-                special = np.uint32(0x7F800000) if (v & np.uint32(0x7C00)) == np.uint32(0x7C00) else np.uint32(0)
-                bits[j] = magnitude | special | ((v & np.uint32(0x8000)) << np.uint32(16))
-            for j in range(r.shape[0]):
-                floats[j] *= HALF
-        s = F(0)
+        h, s = halves[row], F(0)
         if ip:
             for j in range(r.shape[0]):
-                s -= r[j] * floats[j]
+                s -= r[j] * half_to_float(h[j])
         else:
             for j in range(r.shape[0]):
-                t = r[j] - floats[j]
+                t = r[j] - half_to_float(h[j])
+                s += t * t
+        out[row - a] = s
+
+
+@inline
+def of_brains(r, halves, a, b, ip, out):  # type: ignore[no-untyped-def]
+    for row in range(a, b):
+        h, s = halves[row], F(0)
+        if ip:
+            for j in range(r.shape[0]):
+                s -= r[j] * brain_to_float(h[j])
+        else:
+            for j in range(r.shape[0]):
+                t = r[j] - brain_to_float(h[j])
                 s += t * t
         out[row - a] = s
 
@@ -147,8 +160,7 @@ def by_query(  # type: ignore[no-untyped-def]
     found = np.empty(TILE, np.float32)
     r = np.zeros(step.shape[0] if bits < 16 else d, np.float32)
     residual = np.empty(d, np.float32)
-    spare_bits = np.empty(d, np.uint32)
-    spare = spare_bits.view(np.float32)
+    spare = np.empty(d, np.float32)
     values, names = np.empty(0, np.float32), np.empty(0, np.int64)
     visited = scored = entered = 0
     for q in range(first, last):
@@ -181,8 +193,10 @@ def by_query(  # type: ignore[no-untyped-def]
                     of_nibbles(r, step, codes, a, b, ip, found)
                 elif bits == 6:
                     of_sixes(r, step, codes, a, b, ip, found, spare)
+                elif bits == 17:
+                    of_brains(r, halves, a, b, ip, found)
                 else:
-                    of_halves(r, halves, bits == 17, a, b, ip, found, spare_bits, spare)
+                    of_halves(r, halves, a, b, ip, found)
                 if ip:
                     for i in range(b - a):
                         found[i] -= extra
