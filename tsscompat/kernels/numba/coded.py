@@ -43,6 +43,28 @@ def _nibbles(codes, lo, step, out, start, stop):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _sixes(codes, lo, step, out, start, stop):  # type: ignore[no-untyped-def]
+    """Four numbers are in three bytes."""
+    d = lo.shape[0]
+    for r in range(start, stop):
+        row, values = codes[r], out[r]
+        for g in range(d // 4):
+            word = (
+                np.uint32(row[3 * g]) | (np.uint32(row[3 * g + 1]) << np.uint32(8)) | (np.uint32(row[3 * g + 2]) << np.uint32(16))
+            )
+            values[4 * g] = F(np.int32(word & np.uint32(63)))
+            values[4 * g + 1] = F(np.int32((word >> np.uint32(6)) & np.uint32(63)))
+            values[4 * g + 2] = F(np.int32((word >> np.uint32(12)) & np.uint32(63)))
+            values[4 * g + 3] = F(np.int32((word >> np.uint32(18)) & np.uint32(63)))
+        for j in range(d // 4 * 4, d):
+            bit = 6 * j
+            rest = np.int64(row[bit >> 3]) | (np.int64(row[min((bit >> 3) + 1, row.shape[0] - 1)]) << 8)
+            values[j] = F((rest >> (bit & 7)) & 63)
+        for j in range(d):
+            values[j] = lo[j] + step[j] * values[j]
+
+
+@jit
 def _parts(codes, table, out, start, stop):  # type: ignore[no-untyped-def]
     m, _, dsub = table.shape
     for r in range(start, stop):
@@ -75,7 +97,7 @@ def worth_decoding(x: Tensor, bits: int, looked_up: bool) -> bool:
 
 
 def affine_rows(codes: Tensor, affine: Affine, out: Tensor) -> None:
-    kernel = {8: _bytes, 4: _nibbles}.get(affine.bits)
+    kernel = {8: _bytes, 6: _sixes, 4: _nibbles}.get(affine.bits)
     if kernel is None:
         return NotImplemented  # type: ignore[return-value]
     given = (codes.contiguous().numpy(), affine.lo.numpy(), affine.step.numpy(), out.numpy())
