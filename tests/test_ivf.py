@@ -396,3 +396,16 @@ def test_few_queries_answer_alike_as_arrays_and_as_tensors(key, metric):
                 for got, wanted in zip(found, expected):
                     assert got.dtype == wanted.dtype
                     np.testing.assert_array_equal(got, wanted)
+
+
+def test_lists_of_vectors_behind_transforms():
+    """search_centroid takes vectors as the caller has them, and finds what FAISS finds."""
+    x = np.random.default_rng(5).standard_normal((800, 16)).astype("float32")
+    theirs = oracle.index_factory(16, "PCA8,IVF12,Flat")
+    theirs.train(x)
+    theirs.add(x)
+    ours = tsscompat.deserialize_index(oracle.serialize_index(theirs))
+    expected, found = np.empty(50, "int64"), np.empty(50, "int64")
+    oracle.search_centroid(theirs, oracle.swig_ptr(x), 50, oracle.swig_ptr(expected))
+    tsscompat.search_centroid(ours, tsscompat.swig_ptr(x), 50, tsscompat.swig_ptr(found))
+    np.testing.assert_array_equal(found, expected)

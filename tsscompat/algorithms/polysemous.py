@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import torch
@@ -11,6 +12,8 @@ from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.kernels.annealing import anneal, anneal_order, order_gains
 from tsscompat.records import record
 
+# Words drawn at a time: drawing makes three copies.
+_PIECE = 1 << 16
 # One run: the permutation to begin with and the random words it may use up; gives what `anneal` gives.
 Run = Callable[[Tensor, Tensor], tuple[Tensor, float, int]]
 
@@ -28,21 +31,36 @@ class Annealing:
     init_random: bool
 
 
-def _best(n: int, how: Annealing, run: Run) -> tuple[Tensor, float]:
-    """The best of some runs, which share one stream of random words."""
-    generator, words = RandomGenerator(how.seed), torch.empty(0, dtype=torch.int32)
-    best, cost = torch.arange(n), 1e30
+class Words:
+    """The random words that annealing a code's parts takes, held once: the runs of every part begin at the first."""
+
+    def __init__(self, how: Annealing, n: int) -> None:
+        self._generator, self._lock, self._drawn = RandomGenerator(how.seed), threading.Lock(), 0
+        # A run takes at most three words a swap, and one a number to begin with. What is not drawn takes no memory yet.
+        self._held = torch.empty(how.n_redo * (3 * how.n_iter + n), dtype=torch.int32)
+
+    def part(self, start: int, stop: int) -> Tensor:
+        """Words start to stop."""
+        with self._lock:
+            while self._drawn < stop:
+                some = self._held[self._drawn : min(stop, self._drawn + _PIECE)]
+                some.copy_(self._generator.words(some.shape[0]))
+                self._drawn += some.shape[0]
+        return self._held[start:stop]
+
+
+def _best(n: int, how: Annealing, run: Run, words: Words) -> tuple[Tensor, float]:
+    """The best of some runs, each of which goes on in the stream of words where the one before left it."""
+    best, cost, at = torch.arange(n), 1e30, 0
     for _ in range(how.n_redo):
-        # A run takes at most three words a swap, and one a number to begin with; what it leaves is for the next.
-        words = torch.cat([words, generator.words(3 * how.n_iter + n - words.shape[0])])
         perm = list(range(n))
         if how.init_random:
-            for i, word in enumerate(words[:n].tolist()):
+            for i, word in enumerate(words.part(at, at + n).tolist()):
                 j = i + (word & 0xFFFFFFFF) % (n - i)
                 perm[i], perm[j] = perm[j], perm[i]
-            words = words[n:]
-        found, reached, used = run(torch.tensor(perm), words[: 3 * how.n_iter].view(how.n_iter, 3))
-        words = words[used:]
+            at += n
+        found, reached, used = run(torch.tensor(perm), words.part(at, at + 3 * how.n_iter).view(how.n_iter, 3))
+        at += used
         # FAISS compares costs as floats.
         reached = float(torch.tensor(reached, dtype=torch.float32))
         if reached < cost:
@@ -50,7 +68,7 @@ def _best(n: int, how: Annealing, run: Run) -> tuple[Tensor, float]:
     return best, cost
 
 
-def by_distance(centroids: Tensor, nbits: int, how: Annealing, weight: float) -> tuple[Tensor, float]:
+def by_distance(centroids: Tensor, nbits: int, how: Annealing, weight: float, words: Words) -> tuple[Tensor, float]:
     """For the centroids of one part the new number of each, and the cost reached: Hamming distances resemble distances."""
     points = centroids.cpu()
     gaps = (points[:, None] - points[None]).square().sum(-1).double()
@@ -62,10 +80,10 @@ def by_distance(centroids: Tensor, nbits: int, how: Annealing, weight: float) ->
     def run(start: Tensor, draws: Tensor) -> tuple[Tensor, float, int]:
         return anneal(wanted, weights, draws, how.init_temperature, how.temperature_decay, start, how.only_bit_flips)
 
-    return _best(points.shape[0], how, run)
+    return _best(points.shape[0], how, run, words)
 
 
-def by_order(owner: Tensor, parts: Tensor, distances: Tensor, n: int, how: Annealing) -> tuple[Tensor, float]:
+def by_order(owner: Tensor, parts: Tensor, distances: Tensor, n: int, how: Annealing, words: Words) -> tuple[Tensor, float]:
     """The same, so that Hamming distances order points as the distances (queries, points) do.
 
     `owner` and `parts` are the centroids that the queries and the points are replaced by.
@@ -75,4 +93,4 @@ def by_order(owner: Tensor, parts: Tensor, distances: Tensor, n: int, how: Annea
     def run(start: Tensor, draws: Tensor) -> tuple[Tensor, float, int]:
         return anneal_order(gains, draws, how.init_temperature, how.temperature_decay, start, how.only_bit_flips)
 
-    return _best(n, how, run)
+    return _best(n, how, run, words)

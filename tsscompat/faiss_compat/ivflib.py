@@ -41,7 +41,7 @@ def _inside(index: Any, n: int, x: Any) -> tuple[torch.Tensor, IndexIVF]:
     """Vectors as the IndexIVF behind an index's transforms sees them, and that index."""
     vectors = behind(x, n, index.d).to(index.device)
     if not isinstance(index, IndexIVF) and hasattr(index, "chain"):
-        vectors = index._apply_chain(vectors)
+        vectors = index._apply(vectors)
         index = index.index
     check(isinstance(index, IndexIVF), "could not extract IVF index")
     return vectors, index

@@ -59,10 +59,11 @@ class PolysemousTraining(SimulatedAnnealingParameters):
         self._check_memory(pq)
         found: list[tuple[Tensor, float]] = [(torch.empty(0), 0.0)] * pq.M
         how = self._annealing()
+        words = polysemous.Words(how, pq.ksub)
 
         def work(start: int, stop: int) -> None:
             for m in range(start, stop):
-                found[m] = polysemous.by_distance(pq._table[m], pq.nbits, how, self.dis_weight_factor)
+                found[m] = polysemous.by_distance(pq._table[m], pq.nbits, how, self.dis_weight_factor, words)
 
         run_blocks(work, pq.M)
         for m in range(pq.M):
@@ -79,13 +80,15 @@ class PolysemousTraining(SimulatedAnnealingParameters):
             points = (x if isinstance(x, Tensor) else behind(x, n, pq.d)).to(pq.device)
             codes = bits.unpack(pq._encode(points), pq.M, pq.nbits)
             owner, parts = codes[: n // 4], codes[n // 4 :]
+        how = self._annealing()
+        words = polysemous.Words(how, pq.ksub)
         for m in range(pq.M):
             if n == 0:
                 distances = pq.sdc_table.tensor.view(pq.M, pq.ksub, pq.ksub)[m]
             else:
                 part = points[:, m * pq.dsub : (m + 1) * pq.dsub].contiguous()
                 distances = pairwise(part[: n // 4], part[n // 4 :], L2)
-            self._renumber(pq, m, *polysemous.by_order(owner[:, m], parts[:, m], distances, pq.ksub, self._annealing()))
+            self._renumber(pq, m, *polysemous.by_order(owner[:, m], parts[:, m], distances, pq.ksub, how, words))
 
     def _renumber(self, pq: ProductQuantizer, m: int, perm: Tensor, cost: float) -> None:
         if self.verbose > 0:
