@@ -101,7 +101,8 @@ def test_an_estimate_is_within_5_percent(key):
 
 @pytest.mark.parametrize("key", RARER)
 def test_an_estimate_of_other_types_is_within_5_percent(key):
-    n, binary = 3000, "B" in key.split(",")[-1][:1]
+    # What 256 lists of a dozen entries have in reserve depends on how evenly they are filled: more entries there.
+    n, binary = 12_000 if key.startswith("IMI") else 3000, "B" in key.split(",")[-1][:1]
     d = 256 if binary else D
     index = tsscompat.index_binary_factory(d, key) if binary else tsscompat.index_factory(d, key)
     x = torch.randint(0, 256, (n, 32), dtype=torch.uint8) if binary else data(n, 1)

@@ -83,7 +83,7 @@ def described(faiss, index):
         # FAISS's stub gives graphs over codes the codes' quantiser, which its library lacks.
         part = (
             None
-            if type(index).__name__ in ("IndexHNSWPQ", "IndexHNSWSQ") and name in ("pq", "sq")
+            if type(index).__name__ in ("IndexHNSWPQ", "IndexHNSWSQ", "IndexHNSW2Level") and name in ("pq", "sq", "q1")
             else getattr(index, name, None)
         )
         if name in PART_FIELDS and part is not None:

@@ -16,7 +16,7 @@ from tsscompat.algorithms import ragged
 from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.ivf import Decoded, Flat, ListCodec, Options, Product, Scalar, combined, limits_of, rows_allowed
 from tsscompat.algorithms.random import rand_perm
-from tsscompat.algorithms.replays import recordable, replayed
+from tsscompat.algorithms.replays import RECORDERS, recordable, replayed
 from tsscompat.arrays import Array
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import boolean, child, integer, size_t
@@ -266,7 +266,8 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
 
     def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
         # To tensors and back is 6 calls into torch, whose code is not in the caches after a scan: 20 of 155 us.
-        if x.shape[0] > _FEW or not self._quick or not self._arrays or self.device.type != "cpu":
+        kind = self.device.type
+        if x.shape[0] > _FEW or not self._quick or not self._arrays or kind != "cpu" or kind in RECORDERS:
             return None
         found = self._search_quickly(x, k)
         if found is None or type(found[0]) is type(x):
