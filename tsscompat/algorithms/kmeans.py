@@ -147,6 +147,13 @@ def _donor(sizes: list[float], n: int, k: int, rng: RandomGenerator) -> int:
     return max(range(k), key=sizes.__getitem__)
 
 
+def objective(distances: Tensor) -> float:
+    """The sum of distances, in float64."""
+    # On a CPU some at a time: sum(dtype=) makes a copy of all first. On a GPU it does not, and each part would be waited for.
+    parts = distances.split(1 << 13) if distances.is_cpu else (distances,)
+    return sum(float(part.sum(dtype=torch.float64)) for part in parts)
+
+
 def imbalance(counts: Tensor) -> float:
     """The number of clusters times the sum of squared shares of the points: 1 when all clusters are of one size."""
     sizes = counts.double()

@@ -109,12 +109,12 @@ class Index(PointerMethods, Stated):
         numeric_type: int = enums.Float32,
     ) -> tuple[Array, Array]:
         """The k nearest vectors of each row of x: distances and ids, best first, padded with id -1."""
-        expect(k > 0, "k must be positive, got {}", k)
-        if params is None and D is None and I is None and numeric_type == enums.Float32 and plain_rows(x, self.d):
+        if k > 0 and params is None and D is None and I is None and numeric_type == enums.Float32 and plain_rows(x, self.d):
             found = self._search_arrays(x, int(k))
             if found is not None:
                 return found
         batch = rows(x if numeric_type == enums.Float32 else _numeric(x, numeric_type), self.d, self.device)
+        expect(k > 0, "k must be positive, got {}", k)
         distances, labels = self._search(batch.tensor, int(k), params)
         return batch.give_back(distances, D), batch.give_back(labels, I)
 

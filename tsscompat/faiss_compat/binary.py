@@ -102,12 +102,12 @@ class IndexBinary(BinaryPointerMethods, Stated):
 
     def search(self, x: Array, k: int, *, params: SearchParameters | None = None) -> tuple[Array, Array]:
         """The k nearest codes of each row of x: distances and ids, nearest first, padded with id -1."""
-        expect(k > 0, "k must be positive, got {}", k)
-        if params is None and plain_rows(x, self.code_size, np.uint8):
+        if k > 0 and params is None and plain_rows(x, self.code_size, np.uint8):
             found = self._search_arrays(x, int(k))
             if found is not None:
                 return found
         batch = codes_in(x, self.code_size, self.device)
+        expect(k > 0, "k must be positive, got {}", k)
         distances, labels = self._search(batch.tensor, int(k), params)
         return batch.give_back(distances), batch.give_back(labels)
 

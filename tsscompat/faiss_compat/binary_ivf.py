@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import ragged
 from tsscompat.algorithms.ivf import limits_of
-from tsscompat.arrays import Array, Batch, matrix
+from tsscompat.arrays import Array, Batch, arrays_of, matrix
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.attributes import boolean, child, size_t
 from tsscompat.faiss_compat.base import Index, lims_out
@@ -263,10 +263,7 @@ class IndexBinaryIVF(IndexBinary):
     # -- searching --------------------------------------------------------------------------------------------------------------------
 
     def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
-        found = self._search_quickly(x, k) if self.device.type == "cpu" else None
-        if found is None or type(found[0]) is type(x):
-            return found
-        return found[0].numpy(), found[1].numpy()
+        return arrays_of(self._search_quickly(x, k)) if self.device.type == "cpu" else None
 
     def _search_quickly(self, x: Any, k: int) -> tuple[Any, Any] | None:
         """A search of few queries in one call, where the settings are plain; else None. Of an array, answers may be arrays."""

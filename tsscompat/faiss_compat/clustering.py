@@ -219,8 +219,7 @@ class Clustering(ClusteringParameters):
             clock[1] += time.perf_counter() - begun
             owner = labels[:, 0]
             check(int(owner.min()) >= 0, "invalid cluster assignment")
-            # In float64 block by block: sum(dtype=) would make a copy of all first.
-            obj = sum(float(part.sum(dtype=torch.float64)) for part in distances.split(1 << 13))
+            obj = kmeans.objective(distances)
             table, held = kmeans.means(x, owner, weights, self._table.to(x.device), frozen)
             nsplit = kmeans.split_empty(table, held, x.shape[0], frozen)
             counts = held if weights is None and not frozen else torch.bincount(owner, minlength=self.k)

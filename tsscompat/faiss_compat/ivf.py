@@ -17,7 +17,7 @@ from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.ivf import Decoded, Flat, ListCodec, Options, Product, Scalar, combined, limits_of, rows_allowed
 from tsscompat.algorithms.random import rand_perm
 from tsscompat.algorithms.replays import RECORDERS, recordable, replayed
-from tsscompat.arrays import Array
+from tsscompat.arrays import Array, arrays_of
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import boolean, child, integer, size_t
 from tsscompat.faiss_compat.base import Index
@@ -265,14 +265,11 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         return answer
 
     def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
-        # To tensors and back is 6 calls into torch, whose code is not in the caches after a scan: 20 of 155 us.
+        # To tensors and back is 6 calls into torch, whose code is not in the caches after a scan: 20 of 155 us. Recordings take tensors.
         kind = self.device.type
         if x.shape[0] > _FEW or not self._quick or not self._arrays or kind != "cpu" or kind in RECORDERS:
             return None
-        found = self._search_quickly(x, k)
-        if found is None or type(found[0]) is type(x):
-            return found
-        return found[0].numpy(), found[1].numpy()
+        return arrays_of(self._search_quickly(x, k))
 
     def _search_quickly(self, x: Any, k: int) -> tuple[Any, Any] | None:
         """A search with the index's own settings in one call, where these are plain; else None. Of an array, answers may be arrays."""
