@@ -142,3 +142,52 @@ def test_magnitudes_beyond_the_bound_are_refused():
     for size in (1e-30, 1e-20, 1e20, float("inf"), float("nan")):
         assert not screen.quantize(torch.full((3, 4), size)).sound
     assert screen.quantize(torch.zeros(3, 4)).sound
+
+
+@pytest.mark.parametrize("metric", [L2, INNER_PRODUCT])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "alike"])
+def test_guessing_what_the_best_cost(kind, metric):
+    """From so many rows on the worst of the best k is guessed from a sample; rows in order of their costs, and masked ones, included."""
+    x, y = table(kind, 40, 24, 7), table(kind, 40_000, 24, 8)
+    y = y[exact(x[:1], y, metric)[0].argsort(descending=True)]
+    half = np.random.default_rng(1).random(len(y)) < 0.5
+    assert screen.sampled(len(y), 60) is not None
+    for mask in (np.empty(0, dtype=bool), half):
+        done, _, labels = screened(x, y, 60, metric, mask)
+        if done < len(y):
+            continue
+        costs = exact(x, y, metric)
+        if len(mask):
+            costs[:, torch.from_numpy(~mask)] = float("inf")
+        wanted, got = costs.sort(1).values[:, :60], costs.gather(1, torch.from_numpy(labels))
+        size = float(x.norm(dim=1).max() * y.norm(dim=1).max())
+        assert torch.allclose(got, wanted, rtol=1e-5, atol=1e-6 * size)
+        assert all(len(set(row)) == 60 for row in labels.tolist())
+
+
+@pytest.mark.parametrize("wrong", ["some", "all"])
+def test_guesses_that_are_wrong(monkeypatch, wrong):
+    """A guess that too few rows satisfy is found out, and those queries are gone over again."""
+    x, y, mask = table("normal", 40, 24, 7), table("normal", 40_000, 24, 8), np.empty(0, dtype=bool)
+    _, values, labels = screened(x, y, 60, L2, mask)
+    expect = screen.Screen.expect
+
+    def too_low(self, *args):
+        expect(self, *args)
+        self.most[:: 3 if wrong == "some" else 1] = exact(x, y, L2).min(1).values[:: 3 if wrong == "some" else 1] * 1.01
+
+    monkeypatch.setattr(screen.Screen, "expect", too_low)
+    done, *answer = screened(x, y, 60, L2, mask)
+    assert done == len(y)
+    np.testing.assert_array_equal(answer[0], values)
+    np.testing.assert_array_equal(answer[1], labels)
+
+
+def test_giving_up_after_a_guess():
+    """Nothing that a wrong guess left out is lost where integers stop paying on the way."""
+    x, y = table("normal", 40, 24, 7), table("normal", 40_000, 24, 8)
+    costs, labels = screen.empty_heaps(40, 60, False)
+    one = screen.Screen(x, False, costs, labels)
+    one.most[::2] = 1e-3
+    assert one.fill(40_000, lambda other: 20_000 * other.enter(y[:20_000], 0, np.empty(0, dtype=bool))) == 0
+    assert (costs == screen.WORST).all() and (labels == -1).all()

@@ -44,7 +44,7 @@ def _nibbles(codes, lo, step, out, start, stop):  # type: ignore[no-untyped-def]
 
 @jit
 def _sixes(codes, lo, step, out, start, stop):  # type: ignore[no-untyped-def]
-    """Four numbers are in three bytes."""
+    """Four numbers are in three bytes. Written out again in ivf_affine.of_sixes: called from both, it costs a third more in each."""
     d = lo.shape[0]
     for r in range(start, stop):
         row, values = codes[r], out[r]
@@ -129,15 +129,25 @@ def _screened(
 ) -> int:
     """Enter codes into the heaps; returns how many were, see screen.py."""
     # Decoded rows take four times what their integers do, and there is the table of codes besides.
-    screened, step = screen.Screen(x, ip, costs, labels), max(screen.ROWS, screen.chunk_rows(x.shape[1]) // 8)
-    room = torch.empty(min(step, codes.shape[0]), x.shape[1])
-    for start in range(0, codes.shape[0], step):
-        some = codes[start : start + step]
-        block = room[: some.shape[0]]
-        run_blocks(lambda a, b: decode(some[a:b], block[a:b]), block.shape[0], _GRAIN)  # noqa: B023
-        if not screened.enter(block, start, mask[start : start + step]):
-            return start
-    return codes.shape[0]
+    step, n = max(screen.ROWS, screen.chunk_rows(x.shape[1]) // 8), codes.shape[0]
+    room = torch.empty(min(step, n), x.shape[1])
+
+    def rows_of(some: Tensor, out: Tensor) -> Tensor:
+        run_blocks(lambda a, b: decode(some[a:b], out[a:b]), out.shape[0], _GRAIN)
+        return out
+
+    def enter_all(screened: screen.Screen) -> int:
+        for start in range(0, n, step):
+            block = rows_of(codes[start : start + step], room[: n - start])
+            if not screened.enter(block, start, mask[start : start + step]):
+                return start
+        return n
+
+    screened, rows = screen.Screen(x, ip, costs, labels), screen.sampled(n, costs.shape[1])
+    if rows is not None:
+        sample = rows_of(codes[rows], torch.empty(len(rows), x.shape[1]))
+        screened.expect(sample, mask[rows] if mask.shape[0] else mask, n)
+    return screened.fill(n, enter_all)
 
 
 def _fold_products(
