@@ -18,8 +18,8 @@ def draw(path: Path) -> Path:
     panels = [("search", ("search",)), ("train, add, files", ("train", "add", "write", "read"))]
     chosen = [(title, [t for t in timings if t["step"] in steps]) for title, steps in panels]
     chosen = [(title, rows) for title, rows in chosen if rows]
-    height = max(len(rows) for _, rows in chosen) * 0.2 + 1.5
-    figure, axes = pyplot.subplots(1, len(chosen), figsize=(8 * len(chosen), height), squeeze=False)
+    height = max((len(rows) for _, rows in chosen), default=0) * 0.2 + 1.5
+    figure, axes = pyplot.subplots(1, max(1, len(chosen)), figsize=(8 * max(1, len(chosen)), height), squeeze=False)
     for axis, (title, rows) in zip(axes[0], chosen):
         labels = [f"{t['case']}  nq {t['nq']} k {t['k']}" if t["nq"] else f"{t['case']}  {t['step']}" for t in rows]
         ratios = [t["ratio"] for t in rows]

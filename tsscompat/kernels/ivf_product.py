@@ -11,8 +11,8 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.ivf_terms import query_tables
 from tsscompat.kernels.metrics import INNER_PRODUCT
 
-# The tables of some queries at a time, in numbers: on a CPU those of 64 queries stay in the cache.
-_CPU, _GPU = 1 << 18, 1 << 26
+# The tables of some queries at a time, in numbers: on a CPU those of 48 queries stay in the cache, and take less than a small index.
+_CPU, _GPU = 3 << 16, 1 << 26
 
 
 @accelerated
@@ -35,21 +35,29 @@ def scan_product(
 ) -> Top:
     """The k best by scan_tables, with the tables of query_tables: `plain` of the metric, else `scale` times products less the shift."""
     step = max(32, (_CPU if x.device.type == "cpu" else _GPU) // (transposed.shape[0] * transposed.shape[2]))
-    found = []
-    for i in range(0, max(1, x.shape[0]), step):
+
+    def scan(some: slice) -> Top:
+        given = x[some], transposed, None if plain else shift, metric if plain else INNER_PRODUCT, 1.0 if plain else scale
+        rest = (
+            terms,
+            nbits,
+            lists,
+            keys[some],
+            k,
+            metric == INNER_PRODUCT,
+            allowed,
+            None if limits is None else limits[some],
+            pairs,
+        )
+        return scan_tables(query_tables(*given), base[some], *rest)
+
+    if x.shape[0] <= step:
+        return scan(slice(None))
+    # Written into what was there before: answers kept one by one would lie where the last tables were, and the next need other memory.
+    distances, labels = x.new_empty(x.shape[0], k), torch.empty(x.shape[0], k, dtype=torch.int64, device=x.device)
+    counts = (0, 0, 0)
+    for i in range(0, x.shape[0], step):
         some = slice(i, i + step)
-        tables = query_tables(
-            x[some], transposed, None if plain else shift, metric if plain else INNER_PRODUCT, 1.0 if plain else scale
-        )
-        cut = None if limits is None else limits[some]
-        found.append(
-            scan_tables(tables, base[some], terms, nbits, lists, keys[some], k, metric == INNER_PRODUCT, allowed, cut, pairs)
-        )
-    if len(found) == 1:
-        return found[0]
-    counts = [part[2] for part in found]
-    return (
-        torch.cat([part[0] for part in found]),
-        torch.cat([part[1] for part in found]),
-        (sum(c[0] for c in counts), sum(c[1] for c in counts), sum(c[2] for c in counts)),
-    )
+        distances[some], labels[some], more = scan(some)
+        counts = (counts[0] + more[0], counts[1] + more[1], counts[2] + more[2])
+    return distances, labels, counts

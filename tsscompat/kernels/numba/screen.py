@@ -247,15 +247,12 @@ class Screen:
         self.asked = quantize(x)
         self.inverse, self.scored = 1 / self.asked.scale, [0]
         self.most = np.full(x.shape[0], WORST)
-        # Rooms for tiles that no thread is using; made once, as allocators keep what threads of a pool give back.
         self._rooms: list[Tensor] = []
 
-    def _room(self, n: int) -> Tensor:
-        try:
-            room = self._rooms.pop()
-        except IndexError:  # another thread may have taken the last
-            return torch.empty(n, dtype=torch.int32)
-        return room if room.numel() >= n else torch.empty(n, dtype=torch.int32)
+    def _make_rooms(self, n: int) -> None:
+        """A room for a tile for each thread, made here: allocators keep what threads of a pool give back, for these threads alone."""
+        if not self._rooms or self._rooms[0].numel() < n:
+            self._rooms = [torch.empty(n, dtype=torch.int32) for _ in range(max_threads())]
 
     def expect(self, sample: Tensor, mask: np.ndarray, n: int) -> None:
         """Guess from a sample of n rows that are to come what the best k cost.
@@ -281,13 +278,17 @@ class Screen:
         whole = _table(y, made, self.asked, self.ip, mask)
         # Few rows, such as centroids, are gone over as fast by few queries at a time, whose tile is not larger than all the rest.
         together = _QUERIES if n > ROWS else _QUERIES // 4
+        self._make_rooms(together * ROWS + 64)
 
         def work(start: int, stop: int) -> None:
+            try:
+                buffer = self._rooms.pop()
+            except IndexError:  # the number of threads has been raised since
+                buffer = torch.empty(together * ROWS + 64, dtype=torch.int32)
             for q in range(start, stop, together):
                 own = slice(q, min(q + together, stop))
                 codes = self.asked.codes[own]
                 given = self.ip, self.x[own], self.inverse[own], self.asked.norm[own]
-                buffer = self._room(together * ROWS + 64)
                 for r in range(0, n, ROWS):
                     part = whole.part(r, min(ROWS, n - r))
                     tile = buffer[: codes.shape[0] * part.codes.shape[0]].view(codes.shape[0], -1)
@@ -296,7 +297,7 @@ class Screen:
                     self.scored.append(
                         fold(tile.numpy(), *given, *about, first + r, self.most[own], self.costs[own], self.labels[own])
                     )
-                self._rooms.append(buffer)
+            self._rooms.append(buffer)
 
         run_blocks(work, nq, min(_QUERIES, max(32, nq // (2 * max_threads()))), single=True)
         return True
