@@ -38,17 +38,8 @@ def scan_product(
 
     def scan(some: slice) -> Top:
         given = x[some], transposed, None if plain else shift, metric if plain else INNER_PRODUCT, 1.0 if plain else scale
-        rest = (
-            terms,
-            nbits,
-            lists,
-            keys[some],
-            k,
-            metric == INNER_PRODUCT,
-            allowed,
-            None if limits is None else limits[some],
-            pairs,
-        )
+        cut = None if limits is None else limits[some]
+        rest = terms, nbits, lists, keys[some], k, metric == INNER_PRODUCT, allowed, cut, pairs
         return scan_tables(query_tables(*given), base[some], *rest)
 
     if x.shape[0] <= step:
