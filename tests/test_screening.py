@@ -170,13 +170,14 @@ def test_guesses_that_are_wrong(monkeypatch, wrong):
     """A guess that too few rows satisfy is found out, and those queries are gone over again."""
     x, y, mask = table("normal", 40, 24, 7), table("normal", 40_000, 24, 8), np.empty(0, dtype=bool)
     _, values, labels = screened(x, y, 60, L2, mask)
-    expect = screen.Screen.expect
+    square = (x * x).sum(1).numpy()
 
-    def too_low(self, *args):
-        expect(self, *args)
-        self.most[:: 3 if wrong == "some" else 1] = exact(x, y, L2).min(1).values[:: 3 if wrong == "some" else 1] * 1.01
+    def too_high(self, *args):
+        # What half of the best 60 have.
+        step = 3 if wrong == "some" else 1
+        self.floors[::step] = ((square - values[:, 30]) / 2 * self.inverse)[::step]
 
-    monkeypatch.setattr(screen.Screen, "expect", too_low)
+    monkeypatch.setattr(screen.Screen, "expect", too_high)
     done, *answer = screened(x, y, 60, L2, mask)
     assert done == len(y)
     np.testing.assert_array_equal(answer[0], values)
@@ -188,6 +189,6 @@ def test_giving_up_after_a_guess():
     x, y = table("normal", 40, 24, 7), table("normal", 40_000, 24, 8)
     costs, labels = screen.empty_heaps(40, 60, False)
     one = screen.Screen(x, False, costs, labels)
-    one.most[::2] = 1e-3
+    one.floors[::2] = np.inf
     assert one.fill(40_000, lambda other: 20_000 * other.enter(y[:20_000], 0, np.empty(0, dtype=bool))) == 0
-    assert (costs == screen.WORST).all() and (labels == -1).all()
+    assert (costs == heap.WORST).all() and (labels == -1).all()

@@ -10,6 +10,7 @@ left of may be gone before it is used.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,15 @@ def below(typingctx: Any, values: Any, first: Any, bar: Any) -> Any:
     return types.uint64(types.int64, types.int64, types.float32), codegen
 
 
+def _lanes_of_greatest(builder: Any, value: Callable[[Any], Any], end: Any) -> Any:
+    """The greatest of the vectors value(item), lane by lane."""
+    best = cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, [float("-inf")] * _LANES))
+    with cgutils.for_range_slice(builder, ir.Constant(_WORD, 0), end, ir.Constant(_WORD, _LANES), _WORD) as (item, _):
+        here, before = value(item), builder.load(best)
+        builder.store(builder.select(builder.fcmp_ordered(">", here, before), here, before), best)
+    return builder.load(best)
+
+
 @intrinsic
 def greatest(typingctx: Any, products: Any, scale: Any, slack: Any, half: Any, n: Any, inverse: Any) -> Any:
     """The greatest value less slack of n places, a multiple of 16. Arrays are addresses."""
@@ -88,15 +98,12 @@ def greatest(typingctx: Any, products: Any, scale: Any, slack: Any, half: Any, n
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         at, scales, slacks, halves, end, factor = args
         inverses = _spread(builder, factor)
-        best = cgutils.alloca_once_value(builder, ir.Constant(_FLOATS, [float("-inf")] * _LANES))
-        begin, step = ir.Constant(_WORD, 0), ir.Constant(_WORD, _LANES)
-        with cgutils.for_range_slice(builder, begin, end, step, _WORD) as (item, _):
-            least = builder.fsub(
-                _value(builder, at, scales, halves, inverses, item), _load(builder, slacks, item, _FLOATS), flags=_FREE
-            )
-            before = builder.load(best)
-            builder.store(builder.select(builder.fcmp_ordered(">", least, before), least, before), best)
-        lanes = builder.load(best)
+
+        def least(item: Any) -> Any:
+            most = _value(builder, at, scales, halves, inverses, item)
+            return builder.fsub(most, _load(builder, slacks, item, _FLOATS), flags=_FREE)
+
+        lanes = _lanes_of_greatest(builder, least, end)
         total = builder.extract_element(lanes, ir.Constant(_INT, 0))
         for lane in range(1, _LANES):
             other = builder.extract_element(lanes, ir.Constant(_INT, lane))
@@ -104,6 +111,20 @@ def greatest(typingctx: Any, products: Any, scale: Any, slack: Any, half: Any, n
         return total
 
     return types.float32(*[types.int64] * 5, types.float32), codegen
+
+
+@intrinsic
+def peaks(typingctx: Any, products: Any, scale: Any, half: Any, n: Any, inverse: Any, out: Any) -> Any:
+    """Write the greatest values of n places, a multiple of 16, for each remainder of the place by 16. Arrays are addresses."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        at, scales, halves, end, factor, place = args
+        inverses = _spread(builder, factor)
+        lanes = _lanes_of_greatest(builder, lambda item: _value(builder, at, scales, halves, inverses, item), end)
+        builder.store(lanes, builder.inttoptr(place, _FLOATS.as_pointer())).align = 4
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, types.float32, types.int64), codegen
 
 
 @intrinsic

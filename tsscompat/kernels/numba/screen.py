@@ -22,7 +22,8 @@ from torch import Tensor
 from tsscompat.kernels.numba.addressed import address, minus_dot_at, prefetch_at, squared_l2_at
 from tsscompat.kernels.numba.ivf_heap import WORST, sift
 from tsscompat.kernels.numba.jit import inline, jit
-from tsscompat.kernels.numba.lanes import greatest, lowest, over
+from tsscompat.kernels.numba.lanes import greatest, lowest, over, peaks
+from tsscompat.kernels.numba.rounding import LANES, extent, rounded
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 F = np.float32
@@ -53,28 +54,26 @@ class Codes:
 
 
 @jit
-def _quantize(x, bits, codes, scale, error, norm, start, stop):
-    """Whether all rows from start to stop are of magnitudes that the bound holds for; `bits` are the same numbers taken for integers."""
-    sound, single = True, np.empty(1, np.int32)
-    view = single.view(np.float32)
+def _quantize(x, codes, scale, error, norm, start, stop):
+    """Whether all rows from start to stop are of magnitudes that the bound holds for."""
+    d, sound, found = x.shape[1], True, np.empty(2, np.float32)
+    whole = d - d % LANES
     for i in range(start, stop):
-        row, same, out = x[i], bits[i], codes[i]
-        # Magnitudes are in order as integers too, NaN above all, and their maximum uses all lanes of a vector.
-        most, total = np.int32(0), F(0)
-        for j in range(row.shape[0]):
-            size = same[j] & np.int32(0x7FFFFFFF)
-            most = max(most, size)
-            total += row[j] * row[j]
-        single[0] = most
-        top = view[0]
-        # Neither NaN nor infinity passes.
-        sound &= most == 0 or (_TINY < top and total < _HUGE * _HUGE)
+        row, out = x[i], codes[i]
+        extent(address(x) + 4 * d * i, whole, address(found))
+        for j in range(whole, d):
+            found[1] += row[j] * row[j]
+            found[0] = max(found[0], abs(row[j]))
+        top, total = found[0], found[1]
+        # Neither NaN nor infinity passes: the sum has them where the maximum has not.
+        sound &= (top == 0 and total == 0) or (_TINY < top and total < _HUGE * _HUGE)
         step = top / F(127) if _TINY < top < _HUGE else F(1)
-        factor, rest = F(1) / step, F(0)
-        for j in range(row.shape[0]):
-            whole = np.rint(row[j] * factor)
-            out[j] = np.int8(whole)
-            gap = row[j] - step * whole
+        factor = F(1) / step
+        rest = rounded(address(x) + 4 * d * i, whole, factor, step, address(codes) + d * i)
+        for j in range(whole, d):
+            number = np.rint(row[j] * factor)
+            out[j] = np.int8(number)
+            gap = row[j] - step * number
             rest += gap * gap
         norm[i] = np.sqrt(total)
         scale[i] = step
@@ -85,10 +84,10 @@ def _quantize(x, bits, codes, scale, error, norm, start, stop):
 def quantize(x: Tensor) -> Codes:
     """The codes of the rows of x."""
     n, d = x.shape
-    rows, bits, codes, sound = x.numpy(), x.view(torch.int32).numpy(), torch.empty(n, d, dtype=torch.int8), []
+    rows, codes, sound = x.numpy(), torch.empty(n, d, dtype=torch.int8), []
     scale, error, norm = (np.empty(n, dtype=np.float32) for _ in range(3))
     out = codes.numpy()
-    run_blocks(lambda a, b: sound.append(_quantize(rows, bits, out, scale, error, norm, a, b)), n, max(1, (1 << 16) // max(1, d)))
+    run_blocks(lambda a, b: sound.append(_quantize(rows, out, scale, error, norm, a, b)), n, max(1, (1 << 16) // max(1, d)))
     return Codes(codes, scale, error, norm, all(sound))
 
 
@@ -109,17 +108,17 @@ def _enter(ip, query, place, d, heap, names, r):
 
 
 @jit
-def fold(products, ip, x, inverse, x_norms, y, scale, slack, half, first, most, costs, labels):
+def fold(products, ip, x, inverse, x_norms, floors, y, scale, slack, half, first, costs, labels):
     """Enter the rows of y, numbered from `first`, into the heaps of the queries x; returns how many were scored.
 
-    Rows whose costs are not below most[q] may be left out.
+    Rows whose values are not over floors[q] may be left out.
     """
     width, d, scored, one, none = products.shape[1], x.shape[1], 0, np.uint64(1), np.int64(-1)
     scales, slacks, halves, vectors, lines = address(scale), address(slack), address(half), address(y), min(4 * d, 512)
     for q in range(x.shape[0]):
-        heap, names, inv, query, end, held = costs[q], labels[q], inverse[q], address(x) + 4 * d * q, most[q], none
+        heap, names, inv, query, floor, held = costs[q], labels[q], inverse[q], address(x) + 4 * d * q, floors[q], none
         row, square = address(products) + 4 * width * q, x_norms[q] * x_norms[q]
-        bar = _limit(ip, square, min(heap[0], end), inv)
+        bar = max(floor, _limit(ip, square, heap[0], inv))
         for g in range(0, width, 64):
             hits = over(row, scales, slacks, halves, g, inv, bar)
             while hits:
@@ -130,12 +129,32 @@ def fold(products, ip, x, inverse, x_norms, y, scale, slack, half, first, most, 
                     prefetch_at(vectors + 4 * d * j + line)
                 if held >= 0:
                     _enter(ip, query, vectors + 4 * d * held, d, heap, names, first + held)
-                    bar = _limit(ip, square, min(heap[0], end), inv)
+                    bar = max(floor, _limit(ip, square, heap[0], inv))
                 held = j
                 scored += 1
         if held >= 0:
             _enter(ip, query, vectors + 4 * d * held, d, heap, names, first + held)
     return scored
+
+
+@jit
+def bests(products, inverse, scale, half, first, out):
+    """Write for each query the greatest values in groups of the rows from `first` on: every 16th of 256 rows is a group."""
+    scales, halves = address(scale), address(half)
+    for q in range(products.shape[0]):
+        row, own = address(products) + 4 * products.shape[1] * q, address(out) + 4 * (out.shape[1] * q + first // 16)
+        for g in range(0, scale.shape[0], 256):
+            some = 4 * g
+            peaks(row + some, scales + some, halves + some, min(256, scale.shape[0] - g), inverse[q], own + some // 16)
+
+
+@jit
+def too_low(ip, costs, inverse, x_norms, floors):
+    """Whether rows that were left out for their values may be among the best."""
+    out = np.empty(costs.shape[0], np.bool_)
+    for q in range(costs.shape[0]):
+        out[q] = _limit(ip, x_norms[q] * x_norms[q], costs[q, 0], inverse[q]) < floors[q]
+    return out
 
 
 @jit
@@ -246,7 +265,7 @@ class Screen:
         self.x, self.ip, self.costs, self.labels = x.numpy(), ip, costs, labels
         self.asked = quantize(x)
         self.inverse, self.scored = 1 / self.asked.scale, [0]
-        self.most = np.full(x.shape[0], WORST)
+        self.floors = np.full(x.shape[0], -np.inf, dtype=np.float32)
         self._rooms: list[Tensor] = []
 
     def _make_rooms(self, n: int) -> None:
@@ -254,28 +273,9 @@ class Screen:
         if not self._rooms or self._rooms[0].numel() < n:
             self._rooms = [torch.empty(n, dtype=torch.int32) for _ in range(max_threads())]
 
-    def expect(self, sample: Tensor, mask: np.ndarray, n: int) -> None:
-        """Guess from a sample of n rows that are to come what the best k cost.
-
-        From the first row on then only about 3 k rows are scored, of which half enter the heap; of 2,000 k rows it is 12 k and 9 k else.
-        """
-        share = sample.shape[0] * self.costs.shape[1] / n
-        # More than so many of the best k are in the sample once in a hundred thousand times.
-        r = int(share + 4.5 * share**0.5 + 4)
-        costs, labels = empty_heaps(self.x.shape[0], r, self.ip)
-        some = Screen(torch.from_numpy(self.x), self.ip, costs, labels)
-        if some.enter(sample, 0, mask):
-            self.most = costs[:, 0].copy()
-
-    def enter(self, y: Tensor, first: int, mask: np.ndarray) -> bool:
-        """Enter the rows of y, numbered from `first`; whether that was done: not where the bound does not hold or does not pay."""
-        nq, n, k = self.x.shape[0], y.shape[0], self.costs.shape[1]
-        if not self.asked.sound or y.shape[1] < _LEAST or sum(self.scored) > nq * (8 * k + 256 + first // 32):
-            return False
-        made = quantize(y)
-        if not made.sound:
-            return False
-        whole = _table(y, made, self.asked, self.ip, mask)
+    def _visit(self, whole: _Table, visit: Callable[[slice, int, np.ndarray, _Table], None]) -> None:
+        """Call visit(queries, first row, products, rows) for all tiles of a table."""
+        nq, n = self.x.shape[0], whole.codes.shape[0]
         # Few rows, such as centroids, are gone over as fast by few queries at a time, whose tile is not larger than all the rest.
         together = _QUERIES if n > ROWS else _QUERIES // 4
         self._make_rooms(together * ROWS + 64)
@@ -288,18 +288,52 @@ class Screen:
             for q in range(start, stop, together):
                 own = slice(q, min(q + together, stop))
                 codes = self.asked.codes[own]
-                given = self.ip, self.x[own], self.inverse[own], self.asked.norm[own]
                 for r in range(0, n, ROWS):
                     part = whole.part(r, min(ROWS, n - r))
                     tile = buffer[: codes.shape[0] * part.codes.shape[0]].view(codes.shape[0], -1)
                     torch._int_mm(codes, part.codes.t(), out=tile)
-                    about = part.vectors, part.scale, part.slack, part.half
-                    self.scored.append(
-                        fold(tile.numpy(), *given, *about, first + r, self.most[own], self.costs[own], self.labels[own])
-                    )
+                    visit(own, r, tile.numpy(), part)
             self._rooms.append(buffer)
 
         run_blocks(work, nq, min(_QUERIES, max(32, nq // (2 * max_threads()))), single=True)
+
+    def expect(self, sample: Tensor, mask: np.ndarray, n: int) -> None:
+        """Guess from a sample of n rows that are to come what values the best k have at least.
+
+        From the first row on then only about 4 k rows are scored, of which half enter the heap; of 2,000 k rows it is 12 k and 9 k else.
+        """
+        if not self.asked.sound or sample.shape[1] < _LEAST:
+            return
+        made = quantize(sample)
+        if not made.sound:
+            return
+        share = sample.shape[0] * self.costs.shape[1] / n
+        # More than so many of the best k are in the sample once in a hundred thousand times. Two of them in one group count once.
+        r = int(share + 4.5 * share**0.5 + 4)
+        groups = np.full((self.x.shape[0], -(-sample.shape[0] // 256) * 16), -np.inf, dtype=np.float32)
+
+        def visit(own: slice, first: int, tile: np.ndarray, part: _Table) -> None:
+            bests(tile, self.inverse[own], part.scale, part.half, first, groups[own])
+
+        self._visit(_table(sample, made, self.asked, self.ip, mask), visit)
+        run_blocks(lambda a, b: groups[a:b].partition(groups.shape[1] - r, axis=1), groups.shape[0], 64)
+        self.floors = groups[:, groups.shape[1] - r].copy()
+
+    def enter(self, y: Tensor, first: int, mask: np.ndarray) -> bool:
+        """Enter the rows of y, numbered from `first`; whether that was done: not where the bound does not hold or does not pay."""
+        nq, k = self.x.shape[0], self.costs.shape[1]
+        if not self.asked.sound or y.shape[1] < _LEAST or sum(self.scored) > nq * (8 * k + 256 + first // 32):
+            return False
+        made = quantize(y)
+        if not made.sound:
+            return False
+
+        def visit(own: slice, start: int, tile: np.ndarray, part: _Table) -> None:
+            given = self.ip, self.x[own], self.inverse[own], self.asked.norm[own], self.floors[own]
+            about = part.vectors, part.scale, part.slack, part.half, first + start
+            self.scored.append(fold(tile, *given, *about, self.costs[own], self.labels[own]))
+
+        self._visit(_table(y, made, self.asked, self.ip, mask), visit)
         return True
 
     def fill(self, n: int, enter_all: Callable[[Screen], int]) -> int:
@@ -308,7 +342,7 @@ class Screen:
         `enter_all` enters as many as it can into a screen.
         """
         done = enter_all(self)
-        missed = np.flatnonzero(self.costs[:, 0] > self.most)
+        missed = np.flatnonzero(too_low(self.ip, self.costs, self.inverse, self.asked.norm, self.floors))
         if not missed.size:
             return done
         if done == n:
