@@ -390,6 +390,13 @@ def within_rabitq(draw):
     return *given, 6.0, *options
 
 
+def sign_codes(draw):
+    n, d = one_of(draw, 0, 1, 9), one_of(draw, 1, 8, 30)
+    x = numbers(draw, n, d)
+    centers = x.clone() if draw(st.booleans()) else numbers(draw, one_of(draw, 1, n), d)
+    return x, centers, one_of(draw, *BOTH), draw(st.booleans())
+
+
 def best_scales(draw):
     seed(draw)
     sizes = torch.randn(one_of(draw, 0, 1, 9), one_of(draw, 1, 8, 30)).abs()
@@ -755,6 +762,7 @@ INPUTS = (
         "rabitq.best_scales": best_scales,
         "rabitq.few_rabitq": few_rabitq,
         "rabitq.scan_rabitq": scan_rabitq,
+        "rabitq.sign_codes": sign_codes,
         "rabitq.within_rabitq": within_rabitq,
         "segments.segment_sums": segment_sums,
         "select.select": select,

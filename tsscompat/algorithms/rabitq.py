@@ -12,42 +12,14 @@ from tsscompat.kernels.ivf import Range, Top
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
-from tsscompat.kernels.rabitq import Coder, best_scales, few_rabitq, parts, scan_rabitq, within_rabitq
+from tsscompat.kernels.rabitq import Coder, best_scales, few_rabitq, parts, scan_rabitq, sign_codes, within_rabitq
 from tsscompat.records import record
-
-_EPSILON = torch.finfo(torch.float32).eps
-# How many standard deviations of the estimate by signs its error factor covers.
-_DEVIATIONS = 1.9
 
 
 def code_size(d: int, nb_bits: int) -> int:
     """Bytes of a code."""
     more = nb_bits - 1
     return (d + 7) // 8 + (12 + (d * more + 7) // 8 + 8 if more else 8)
-
-
-def sign_factors(x: Tensor, centers: Tensor, metric: int, with_error: bool) -> Tensor:
-    """The factors (n, 2, or 3 with the error) of the signs of vectors less their centers."""
-    d = x.shape[1]
-    square, own, absolute = (x.new_zeros(x.shape[0]) for _ in range(3))
-    # One number after the other: the sums are stored.
-    for column, center in zip(x.t().contiguous(), centers.expand_as(x).t().contiguous()):
-        gap = column - center
-        square += gap * gap
-        own += column * column
-        absolute += gap.abs()
-    # Roots in double precision: those of vector libraries are not always rounded correctly.
-    norm, root = square.double().sqrt().float(), 1 / torch.tensor(d, dtype=torch.float32, device=x.device).sqrt()
-    cosine = absolute * torch.where(square < _EPSILON, 1.0, 1 / norm) * root
-    multiply = torch.where(cosine.abs() < _EPSILON, 1.0, 1 / cosine) * norm
-    add = square - own if metric == INNER_PRODUCT else square
-    if not with_error:
-        return torch.stack([add, multiply], 1)
-    half = 0.5 * absolute
-    ratio = square * (d * 0.25) / (half * half)
-    error = norm * _DEVIATIONS * ((ratio - 1) / max(1, d - 1)).sqrt()
-    error = torch.where((half > _EPSILON) & (ratio > 1), error, 0.0)
-    return torch.stack([add, multiply, error if metric == INNER_PRODUCT else 2 * error], 1)
 
 
 def further_bits(residuals: Tensor, centers: Tensor, metric: int, more: int) -> tuple[Tensor, Tensor]:
@@ -70,13 +42,11 @@ def further_bits(residuals: Tensor, centers: Tensor, metric: int, more: int) -> 
 
 
 def _encoded(x: Tensor, centers: Tensor, metric: int, nb_bits: int) -> Tensor:
-    residuals = x - centers
-    signs = pack((residuals > 0).to(torch.int32), 1)
-    pieces = [signs, sign_factors(x, centers, metric, nb_bits > 1).view(torch.uint8)]
-    if nb_bits > 1:
-        codes, factors = further_bits(residuals, centers, metric, nb_bits - 1)
-        pieces += [pack(codes, nb_bits - 1), factors.view(torch.uint8)]
-    return torch.cat(pieces, 1)
+    signs = sign_codes(x, centers, metric, nb_bits > 1)
+    if nb_bits == 1:
+        return signs
+    codes, factors = further_bits(x - centers, centers, metric, nb_bits - 1)
+    return torch.cat([signs, pack(codes, nb_bits - 1), factors.view(torch.uint8)], 1)
 
 
 def encode(x: Tensor, centers: Tensor, metric: int, nb_bits: int) -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
-from tsscompat.kernels.bits import tail, unpack
+from tsscompat.kernels.bits import pack, tail, unpack
 from tsscompat.kernels.ivf import Range, Score, Top, nearest_lists, top_by_score, within_by_score
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
@@ -31,6 +31,9 @@ RADII = (0.79688, 1.49375, 2.05078, 2.50938, 2.91250, 3.26406, 3.59844, 3.91016)
 STARTS = (0.0, 0.15, 0.20, 0.52, 0.59, 0.71, 0.75, 0.77, 0.81)
 # How many codes are scored before the results so far are looked at, at first and at most.
 FIRST_TILE, LAST_TILE = 64, 4096
+EPSILON = torch.finfo(torch.float32).eps
+# How many standard deviations of the estimate by signs its error factor covers.
+DEVIATIONS = 1.9
 
 
 @record
@@ -168,6 +171,37 @@ def within_rabitq(
     """All whose estimate is within a radius."""
     score = _score(x, coder, lists.codes, keys, 0, radius)
     return within_by_score(score, lists, keys, radius, coder.metric == INNER_PRODUCT, 24 * x.shape[1], (allowed, limits, pairs))
+
+
+def _sign_factors(x: Tensor, centers: Tensor, metric: int, with_error: bool) -> Tensor:
+    """The factors (n, 2, or 3 with the error) of the signs of vectors less their centers."""
+    d = x.shape[1]
+    square, own, absolute = (x.new_zeros(x.shape[0]) for _ in range(3))
+    # One number after the other: the sums are stored.
+    for column, center in zip(x.t().contiguous(), centers.expand_as(x).t().contiguous()):
+        gap = column - center
+        square += gap * gap
+        own += column * column
+        absolute += gap.abs()
+    # Roots in double precision: those of vector libraries are not always rounded correctly.
+    norm, root = square.double().sqrt().float(), 1 / torch.tensor(d, dtype=torch.float32, device=x.device).sqrt()
+    cosine = absolute * torch.where(square < EPSILON, 1.0, 1 / norm) * root
+    multiply = torch.where(cosine.abs() < EPSILON, 1.0, 1 / cosine) * norm
+    add = square - own if metric == INNER_PRODUCT else square
+    if not with_error:
+        return torch.stack([add, multiply], 1)
+    half = 0.5 * absolute
+    ratio = square * (d * 0.25) / (half * half)
+    error = norm * DEVIATIONS * ((ratio - 1) / max(1, d - 1)).sqrt()
+    error = torch.where((half > EPSILON) & (ratio > 1), error, 0.0)
+    return torch.stack([add, multiply, error if metric == INNER_PRODUCT else 2 * error], 1)
+
+
+@accelerated
+def sign_codes(x: Tensor, centers: Tensor, metric: int, with_error: bool) -> Tensor:
+    """What codes begin with: the signs of vectors less their centers (n, d) or (1, d), and their factors, of which the error is a third."""
+    signs = pack((x - centers > 0).to(torch.int32), 1)
+    return torch.cat([signs, _sign_factors(x, centers, metric, with_error).view(torch.uint8)], 1)
 
 
 @accelerated

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
-from tsscompat.kernels.numba import rabitq_scan
+from tsscompat.kernels.numba import rabitq_codes, rabitq_scan
 from tsscompat.kernels.numba.ivf import ALONE, NO_BOUND, average_work, rest_of, top, within
 from tsscompat.kernels.numba.ivf_few import few_in_blocks
 from tsscompat.kernels.numba.ivf_lists import views
@@ -79,3 +79,14 @@ def best_scales(sizes: Tensor, more: int) -> Tensor:
     # About 30 ns for each passage, of which there are up to 50 for each number.
     run_blocks(lambda a, b: rabitq_scan.scales(given, more, out, a, b), out.shape[0], max(1, 20_000 // (sizes.shape[1] + 1)))
     return torch.from_numpy(out)
+
+
+def sign_codes(x: Tensor, centers: Tensor, metric: int, with_error: bool) -> Tensor:
+    n, d = x.shape
+    bytes_of_signs, numbers = (d + 7) // 8, 3 if with_error else 2
+    codes, factors = np.empty((n, bytes_of_signs + 4 * numbers), np.uint8), np.empty((n, numbers), np.float32)
+    around = centers.reshape(-1, d).contiguous().numpy()
+    given = x.contiguous().numpy(), around, metric == INNER_PRODUCT
+    run_blocks(lambda a, b: rabitq_codes.signs(*given, codes, factors, a, b), n, max(1, 200_000 // (d + 1)))
+    codes[:, bytes_of_signs:] = factors.view(np.uint8)
+    return torch.from_numpy(codes)
