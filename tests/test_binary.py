@@ -479,3 +479,15 @@ def test_gpus_are_placements(monkeypatch):
     for other in (placed, both, own, target, tsscompat.index_binary_gpu_to_cpu(placed), tsscompat.index_binary_gpu_to_cpu(both)):
         np.testing.assert_array_equal(other.search(XQ, 4)[1], index.search(XQ, 4)[1])
     assert type(tsscompat.index_binary_gpu_to_cpu(placed)) is tsscompat.IndexBinaryFlat
+
+
+def test_removing_twice_beneath_an_id_map():
+    """Lists are not renumbered, so some vectors are beyond the map's end: that is said, and is no IndexError."""
+    index = tsscompat.index_binary_factory(16, "IDMap2,BIVF4")
+    codes = np.random.default_rng(0).integers(0, 256, (40, 2), dtype=np.uint8)
+    index.train(codes)
+    index.add_with_ids(codes, np.arange(40))
+    assert index.remove_ids(np.arange(10)) == 10
+    with pytest.raises(RuntimeError):
+        index.remove_ids(np.arange(10, 12))
+    assert index.search(codes, 3)[1].max() < 40

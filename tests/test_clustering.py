@@ -363,3 +363,14 @@ def test_ivf_trains_with_super_kmeans(metric):
         with pytest.raises(RuntimeError):
             index.train(data(900, d=64))
     np.testing.assert_allclose(found[1], found[0], rtol=1e-3, atol=1e-3)
+
+
+def test_as_many_samples_as_clusters():
+    """A sample of k points is not looked at: the first k points become the centroids."""
+    assert_same(data(50), max_points_per_centroid=1)
+
+
+def test_no_run_of_kmeans_is_refused():
+    for faiss in MODULES:
+        with pytest.raises(ValueError):
+            faiss.Kmeans(D, K, nredo=0).train(data())

@@ -305,3 +305,28 @@ def test_a_timeout_stops_training(faiss):
     with pytest.raises(RuntimeError), faiss.TimeoutGuard(0.01):
         kmeans.train(x, faiss.IndexFlatL2(64))
     faiss.knn(x[:2], x, 3)
+
+
+def test_counts_and_seeds_are_whole_numbers(faiss):
+    for wrong in ((5, 1.5), (2.0, 1), (5, None)):
+        for draw in (faiss.rand, faiss.randn, faiss.randint):
+            with pytest.raises(TypeError):
+                draw(*wrong)
+    with pytest.raises(OverflowError):
+        faiss.randint(5, vmax=-5)
+    with pytest.raises(TypeError):
+        faiss.randint(5, vmax=1.5)
+    with pytest.raises(ValueError):
+        faiss.rand(-1)
+
+
+def test_ids_below_zero_are_beyond_everything(faiss):
+    p, x, y, names = faiss.swig_ptr, positive(1, 3, 0), positive(2, 3, 1), np.array([[1, -1]])
+    for name, worst in (("L2sqr", np.inf), ("inner_product", -np.inf)):
+        found, pairs = np.zeros((1, 2), np.float32), np.zeros(2, np.float32)
+        getattr(faiss, "fvec_L2sqr_by_idx" if name == "L2sqr" else "fvec_inner_products_by_idx")(
+            p(found), p(x), p(y), p(names), 3, 1, 2
+        )
+        at = np.zeros(2, np.int64)
+        getattr(faiss, f"pairwise_indexed_{name}")(3, 2, p(x), p(at), p(y), p(names[0]), p(pairs))
+        assert found[0, 1] == pairs[1] == worst and found[0, 0] == pairs[0] != worst

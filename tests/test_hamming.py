@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,3 +94,13 @@ def test_hash_tables_are_laid_out_as_faiss_lays_them_out():
         assert found.tolist() == [0, 1, 2, 3, 4, -1, -1]
         tables.append(table)
     np.testing.assert_array_equal(*tables)
+
+
+@pytest.mark.parametrize("size", [1, 3, 8, 20])
+def test_tables_of_codes_of_any_size(size):
+    rng = np.random.default_rng(size)
+    a, b = (rng.integers(0, 256, (n, size), dtype=np.uint8) for n in (3, 5))
+    for module in (importlib.import_module("faiss"), tsscompat):
+        out = np.empty((3, 5), np.int32)
+        module.hammings(module.swig_ptr(a), module.swig_ptr(b), 3, 5, size, module.swig_ptr(out))
+        np.testing.assert_array_equal(out, np.unpackbits(a[:, None] ^ b, axis=2).sum(2))

@@ -115,3 +115,49 @@ def test_objects_in_a_vector():
 def test_every_vector_type_is_a_vector():
     for name in NAMES:
         assert issubclass(getattr(tsscompat, name), Vector)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("item", [300, -1, 2**40, 2**63, "x", None, float("nan")], ids=repr)
+def test_items_are_taken_or_refused_as_by_faiss(name, item):
+    outcomes = []
+    for module in (tsscompat, faiss):
+        vector = getattr(module, name)()
+        try:
+            vector.push_back(item)
+        except (OverflowError, TypeError) as error:
+            outcomes.append(type(error))
+        else:
+            outcomes.append(repr(module.vector_to_array(vector).tolist()))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_what_is_no_content_is_refused():
+    for module in (tsscompat, faiss):
+        vector = module.Float32Vector()
+        with pytest.raises(OverflowError):
+            vector.resize(-1)
+        with pytest.raises(TypeError):
+            module.Float32Vector(5)
+        with pytest.raises(ValueError):
+            module.copy_array_to_vector(np.zeros((2, 3), np.float32), vector)
+        with pytest.raises(ValueError):
+            module.swig_ptr([1, 2])
+
+
+@pytest.mark.parametrize("kind", ["Uint8", "Uint16", "Float32"])
+def test_aligned_tables_are_made_with_a_size(kind):
+    for module in (tsscompat, faiss):
+        table = getattr(module, f"AlignedTable{kind}")(4)
+        array = module.AlignedTable_to_array(table)
+        assert (table.size(), array.shape, array.dtype) == (4, (4,), kind.lower())
+        table.resize(7)
+        assert table.size() == 7 and table.nbytes() == 7 * table.itemsize()
+    assert isinstance(tsscompat.array_to_AlignedTable(np.zeros(3, np.uint16)), tsscompat.AlignedTableUint16)
+
+
+@pytest.mark.filterwarnings("ignore:The class faiss")
+def test_older_names_hold_the_same_items():
+    for name in ("Float", "Double", "Char", "Int", "Long", "LongLong", "Byte", "Uint64"):
+        dtypes = [module.vector_to_array(getattr(module, name + "Vector")()).dtype for module in (tsscompat, faiss)]
+        assert dtypes[0] == dtypes[1], name

@@ -161,13 +161,14 @@ class Clustering(ClusteringParameters):
             check(finite(data), "input contains NaN's or Inf's")
         self._warn(n)
         x, weights = self._sampled(data, weights, self.k)
-        x = self._decode(x, codec)
         if x.shape[0] == self.k:
             self._say("Number of training points same as number of clusters, just copying")
-            self.centroids.tensor = x.clone()
+            # FAISS takes the first k points, not those that it sampled.
+            self.centroids.tensor = self._decode(data[: self.k], codec).clone()
             self.iteration_stats.push_back(ClusteringIterationStats(imbalance=1.0))
             self._fill(index)
             return
+        x = self._decode(x, codec)
         check(self.centroids.size() % self.d == 0, "size of provided input centroids not a multiple of dimension")
         given = self._table.to(x.device).clone()
         check(given.shape[0] <= self.k, "{} input centroids are more than {} clusters", given.shape[0], self.k)

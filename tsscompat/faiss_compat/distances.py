@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -142,11 +143,18 @@ def fvec_L2sqr_ny_nearest(distances_tmp_buffer: Any, x: Any, y: Any, d: int, ny:
     return int(behind(distances_tmp_buffer, ny).argmin())
 
 
+def _beyond(metric: int) -> float:
+    """What an id below 0 is at: farther than any vector."""
+    return math.inf if metric == L2 else -math.inf
+
+
 def _by_idx(metric: int) -> Callable[..., None]:
+    worst = _beyond(metric)
+
     def distances(out: Any, x: Any, y: Any, ids: Any, d: int, nx: int, ny: int) -> None:
         names = behind(ids, nx, ny)
         wanted = flat.named_distances(behind(x, nx, d), _until(y, _top(names), d), names, metric)
-        behind(out, nx, ny).copy_(torch.where(names < 0, behind(out, nx, ny), wanted))
+        behind(out, nx, ny).copy_(torch.where(names < 0, worst, wanted))
 
     return distances
 
@@ -165,11 +173,12 @@ fvec_inner_products_by_idx = _by_idx(INNER_PRODUCT)
 
 
 def _indexed_pairs(metric: int) -> Callable[..., None]:
+    worst = _beyond(metric)
+
     def distances(d: int, n: int, x: Any, ix: Any, y: Any, iy: Any, dis: Any) -> None:
         at_x, at_y = behind(ix, n), behind(iy, n)
         pairs = row_distances(_until(x, _top(at_x), d)[at_x.clamp(min=0)], _until(y, _top(at_y), d)[at_y.clamp(min=0)], metric)
-        out = behind(dis, n)
-        out.copy_(torch.where((at_x < 0) | (at_y < 0), out, pairs))
+        behind(dis, n).copy_(torch.where((at_x < 0) | (at_y < 0), worst, pairs))
 
     return distances
 

@@ -38,8 +38,7 @@ def knn_hamming(xq: Array, xb: Array, k: int, variant: str = "hc") -> tuple[Arra
 
 
 def hammings(a: Any, b: Any, na: int, nb: int, nbytespercode: int, dis: Any) -> None:
-    """All distances between two tables of codes of whole words."""
-    check(nbytespercode % 8 == 0, "expected codes of a multiple of 8 bytes, got {}", nbytespercode)
+    """All distances between two tables of codes."""
     behind(dis, na, nb).copy_(kernel.hamming(behind(a, na, nbytespercode), behind(b, nb, nbytespercode)))
 
 

@@ -119,14 +119,15 @@ class IDMapped(Stated):
 
 
 class _Positions(IDSelector):
-    """Positions that a mask marks."""
+    """Positions that a mask marks; inverted lists, which are not renumbered, may hold some beyond it."""
 
     def __init__(self, marked: Tensor) -> None:
         super().__init__()
         self._marked = marked
 
     def _mask(self, ids: Tensor) -> Tensor:
-        return self._marked[ids]
+        known = ids < self._marked.shape[0]
+        return known if not self._marked.shape[0] else known & self._marked[torch.where(known, ids, 0)]
 
 
 class ReverseMapped(IDMapped):

@@ -24,7 +24,7 @@ from tsscompat.faiss_compat.polysemous import PolysemousTraining
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.stats import cvar
-from tsscompat.faiss_compat.vectors import AlignedTableFloat32, Float32Vector, UInt8Vector
+from tsscompat.faiss_compat.vectors import AlignedTableFloat32, UInt8Vector
 from tsscompat.kernels.ivf_terms import product_terms
 from tsscompat.kernels.select import select
 from tsscompat.records import changed
@@ -121,7 +121,7 @@ class IndexIVFPQ(IndexIVF):
         self.use_precomputed_table = table_kind(self)
 
     @property
-    def precomputed_table(self) -> Float32Vector:
+    def precomputed_table(self) -> AlignedTableFloat32:
         """FAISS's table of |r|^2 + 2 <c, r> for each list and centroid, made when asked for."""
         if self.use_precomputed_table != 1:
             return AlignedTableFloat32()
@@ -230,13 +230,14 @@ class IndexIVFPQ(IndexIVF):
     # -- FAISS's C signatures -----------------------------------------------------------------------------------------------------------
 
     def encode(self, key: int, x: Any, code: Any) -> None:
-        encoded = self._encode_vectors(behind(x, 1, self.d), torch.tensor([key], device=self.device))
+        encoded = self._encode_vectors(behind(x, 1, self.d), self._given_lists(torch.tensor([key], device=self.device), 1))
         behind(code, 1, self.code_size).copy_(encoded)
 
     def encode_multiple(self, n: int, keys: Any, x: Any, codes: Any, compute_keys: bool = False) -> None:
         vectors, list_nos = behind(x, n, self.d), behind(keys, n)
         if compute_keys:
             list_nos.copy_(self._coarse()._assign(vectors, 1).reshape(-1))
+        self._given_lists(list_nos, n)
         behind(codes, n, self.code_size).copy_(self._encode_vectors(vectors, list_nos))
 
     def decode_multiple(self, n: int, keys: Any, xcodes: Any, x: Any) -> None:

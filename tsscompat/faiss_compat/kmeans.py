@@ -103,12 +103,13 @@ class Kmeans(Stated):
 
     def _keep(self, clus: Any, x: Array) -> float:
         """Take over what was learned, in the kind of the input."""
+        expect(clus.centroids.size() == self.k * self.d, "no run of k-means left {} centroids", self.k)
         table = clus.centroids.tensor.view(self.k, self.d)
         self.centroids = table.to(x.device) if isinstance(x, Tensor) else table.cpu().numpy()
         fields = ("obj", "time", "time_search", "imbalance_factor", "nsplit")
         self.iteration_stats = [{name: getattr(stats, name) for name in fields} for stats in clus.iteration_stats]
         self.obj = np.array([stats["obj"] for stats in self.iteration_stats])
-        return float(self.obj[-1]) if self.obj.size else 0.0
+        return self.obj[-1] if self.obj.size else 0.0
 
     def assign(self, x: Array) -> tuple[Array, Array]:
         """The distance of each vector to its nearest centroid, and which it is."""

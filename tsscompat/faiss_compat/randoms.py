@@ -2,37 +2,49 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from operator import index
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from tsscompat.algorithms import random
 from tsscompat.faiss_compat.pointers import behind
 
 
-def _count(n: int | tuple[int, ...]) -> int:
-    return int(np.prod(n, dtype=np.int64))
-
-
 def _shape(n: int | tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(int(i) for i in n) if isinstance(n, (tuple, list)) else (int(n),)
+    shape = tuple(index(i) for i in n) if isinstance(n, (tuple, list)) else (index(n),)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"expected no negative dimensions, got {n}")
+    return shape
+
+
+def _drawn(stream: Callable[[int, int], Tensor], n: int | tuple[int, ...], seed: int) -> np.ndarray[Any, Any]:
+    """A stream's beginning in a shape; no fraction of a count or a seed is dropped."""
+    shape = _shape(n)
+    return stream(math.prod(shape), index(seed)).numpy().reshape(shape)
 
 
 def rand(n: int | tuple[int, ...], seed: int = 12345) -> np.ndarray[Any, Any]:
     """Floats in [0, 1], in a shape."""
-    return random.float_rand(_count(n), int(seed)).numpy().reshape(_shape(n))
+    return _drawn(random.float_rand, n, seed)
 
 
 def randn(n: int | tuple[int, ...], seed: int = 12345) -> np.ndarray[Any, Any]:
     """Normally distributed floats, in a shape."""
-    return random.float_randn(_count(n), int(seed)).numpy().reshape(_shape(n))
+    return _drawn(random.float_randn, n, seed)
 
 
 def randint(n: int | tuple[int, ...], seed: int = 12345, vmax: int | None = None) -> np.ndarray[Any, Any]:
     """Integers below vmax (of 62 bits when None), in a shape."""
     if vmax is None:
-        return random.int64_rand(_count(n), int(seed)).numpy().reshape(_shape(n))
-    return random.int64_rand_max(_count(n), int(vmax), int(seed)).numpy().reshape(_shape(n))
+        return _drawn(random.int64_rand, n, seed)
+    most = index(vmax)
+    if most < 0:
+        raise OverflowError(f"vmax must be at least 0, got {vmax}")
+    return _drawn(lambda count, seed: random.int64_rand_max(count, most, seed), n, seed)
 
 
 lrand = randint

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from tsscompat.arrays import from_numpy
-from tsscompat.errors import check
+from tsscompat.errors import ArgumentError, check, expect
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.vectors import NUMPY_DTYPES, Float32Vector, UInt8Vector, UInt16Vector, Vector
+from tsscompat.faiss_compat.vectors import NUMPY_DTYPES, AlignedTableFloat32, AlignedTableUint8, AlignedTableUint16, Vector
 
 _TORCH_DTYPES = {np.dtype(v): k for k, v in NUMPY_DTYPES.items()}
 
@@ -26,7 +26,7 @@ def swig_ptr(a: Any) -> Pointer:
         check(a.is_contiguous(), "expected a contiguous tensor")
         return Pointer(a)
     if not isinstance(a, np.ndarray):
-        raise TypeError(f"expected an array, got {type(a).__name__}")
+        raise ArgumentError(f"input not a numpy array: got {type(a).__name__}")
     if not a.flags.c_contiguous:
         raise ValueError("array is not C-contiguous")
     if a.dtype not in _TORCH_DTYPES:
@@ -64,7 +64,7 @@ def vector_float_to_array(v: Any) -> np.ndarray[Any, Any]:
 def copy_array_to_vector(a: Any, v: Vector) -> None:
     """Replace a vector's content by an array's."""
     array = np.asarray(a)
-    check(array.ndim == 1, "expected a 1-D array, got {} dimensions", array.ndim)
+    expect(array.ndim == 1, "expected a 1-D array, got {} dimensions", array.ndim)
     wanted = NUMPY_DTYPES[v.dtype]
     if array.dtype != wanted:
         raise AssertionError(f"cannot copy a {array.dtype} array to a {type(v).__name__}")
@@ -78,9 +78,9 @@ copy_array_to_AlignedTable = copy_array_to_vector
 def array_to_AlignedTable(a: np.ndarray[Any, Any]) -> Vector:
     """An aligned table with an array's content."""
     kinds: dict[Any, type[Vector]] = {
-        np.dtype(np.uint8): UInt8Vector,
-        np.dtype(np.uint16): UInt16Vector,
-        np.dtype(np.float32): Float32Vector,
+        np.dtype(np.uint8): AlignedTableUint8,
+        np.dtype(np.uint16): AlignedTableUint16,
+        np.dtype(np.float32): AlignedTableFloat32,
     }
     if a.dtype not in kinds:
         raise TypeError(f"expected uint8, uint16 or float32, got {a.dtype}")

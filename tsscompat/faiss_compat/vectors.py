@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
 
@@ -66,6 +67,8 @@ class Vector:
             content = content.tensor
         elif not isinstance(content, Tensor):
             array = np.asarray(content, dtype=NUMPY_DTYPES[self.dtype])
+            if array.ndim == 0:
+                raise TypeError(f"expected the items of a {type(self).__name__}, got {content!r}")
             content = torch.from_numpy(array if array.flags.writeable else array.copy())
         self.tensor = content.to(self._buffer.device, copy=True, memory_format=torch.contiguous_format)
 
@@ -100,12 +103,27 @@ class Vector:
         return self._buffer[n].item()
 
     def push_back(self, x: Any) -> None:
-        self.append(torch.tensor([x], dtype=self.dtype))
+        self.append(torch.tensor([self._item(x)], dtype=self.dtype))
+
+    def _item(self, x: Any) -> Any:
+        """One item, refused as C++ refuses it: a word or a fraction of a count by its type, too large a number by its size."""
+        if isinstance(x, Tensor):
+            x = x.item()
+        if self.dtype.is_floating_point:
+            if isinstance(x, (str, bytes)):
+                raise TypeError(f"{type(self).__name__} takes numbers, got {x!r}")
+            return float(x)
+        number, bounds = operator.index(x), torch.iinfo(self.dtype)
+        if not bounds.min <= number <= bounds.max:
+            raise OverflowError(f"{type(self).__name__} takes {bounds.min} to {bounds.max}, got {number}")
+        return number
 
     def resize(self, n: int, value: Any = 0) -> None:
         """Cut to n items, or fill up to n with a value."""
+        if n < 0:
+            raise OverflowError(f"expected a size of at least 0, got {n}")
         if n > self._n:
-            self.reserve(n)
+            self.make_room(n - self._n)
             self._buffer[self._n : n].fill_(value)
         self._n = n
 
@@ -235,11 +253,43 @@ class UInt64Vector(Vector):
 
 
 # FAISS's older and more specific names for the same containers.
-FloatVector, DoubleVector, ByteVector, CharVector = Float32Vector, Float64Vector, UInt8Vector, UInt8Vector
+FloatVector, DoubleVector, ByteVector, CharVector = Float32Vector, Float64Vector, UInt8Vector, Int8Vector
 Uint64Vector, LongVector, LongLongVector, IntVector = UInt64Vector, Int64Vector, Int64Vector, Int32Vector
 MaybeOwnedVectorUInt8, MaybeOwnedVectorInt32, MaybeOwnedVectorFloat32 = UInt8Vector, Int32Vector, Float32Vector
 MaybeOwnedVectorUInt8Vector, MaybeOwnedVectorInt32Vector, MaybeOwnedVectorFloat32Vector = UInt8Vector, Int32Vector, Float32Vector
-AlignedTableUint8, AlignedTableUint16, AlignedTableFloat32 = UInt8Vector, UInt16Vector, Float32Vector
+
+
+class AlignedTable(Vector):
+    """A vector that is made with a size."""
+
+    def __init__(self, content: Any = None) -> None:
+        super().__init__(None if isinstance(content, int) else content)
+        if isinstance(content, int):
+            self.resize(content)
+
+    def numel(self) -> int:
+        return self.size()
+
+    def nbytes(self) -> int:
+        return self.byte_size()
+
+
+class AlignedTableUint8(AlignedTable):
+    """A table of uint8."""
+
+    dtype = torch.uint8
+
+
+class AlignedTableUint16(AlignedTable):
+    """A table of uint16."""
+
+    dtype = torch.uint16
+
+
+class AlignedTableFloat32(AlignedTable):
+    """A table of float."""
+
+    dtype = torch.float32
 
 
 class ObjectVector:
