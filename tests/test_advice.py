@@ -162,6 +162,37 @@ def test_training_sizes_are_warned_of():
     assert not any(c.warnings for c in tsscompat.recommend(1_000_000, 32))
 
 
+@pytest.mark.parametrize(
+    "key", ["IVF64,Flat", "OPQ8,IVF16,PQ8x6np", "IDMap,PQ4x4np", "HNSW8,PQ8x5np", "IVF32,PQ8+8", "IMI2x5,SQ8", "SQ8"]
+)
+def test_estimates_warn_of_what_training_warns_of(key, capfd):
+    """For every number of vectors: as many centroids named, as many vectors wanted, as training says itself."""
+    for n in (40, 300, 900, 2600):
+        warned = tsscompat.estimate_memory(key, d=D, n=n).warnings
+        capfd.readouterr()
+        if any("should be" in text for text in warned):
+            with pytest.raises(FaissError, match="training points"):
+                tsscompat.index_factory(D, key).train(data(n, 1))
+            continue
+        tsscompat.index_factory(D, key).train(data(n, 1))
+        said = {line.split("WARNING ")[1] for line in "\n".join(capfd.readouterr()).splitlines() if "WARNING clustering" in line}
+        assert {text for text in warned if "clustering" in text} == said, n
+    assert not tsscompat.estimate_memory(key, d=D, n=1_000_000).warnings
+    assert "warning: " in str(tsscompat.estimate_memory("IVF64,Flat", d=D, n=100))
+
+
+def test_what_is_recommended_fits_its_own_sizes():
+    """nprobe is no more than nlist, codes fit d, and where training would refuse there is no recommendation."""
+    for n, d in ((500, 7), (5_000, 30), (200_000, 100), (50_000_000, 768)):
+        for candidate in tsscompat.recommend(n, d):
+            index = tsscompat.index_factory(d, candidate.key)
+            assert not any("should be" in text for text in candidate.warnings)
+            if "nprobe" in candidate.parameters:
+                lists = int(candidate.key.split("IVF")[1].split(",")[0].split("_")[0])
+                assert 1 <= int(candidate.parameters.split("nprobe=")[1].split(",")[0]) <= lists <= n
+                tsscompat.ParameterSpace().set_index_parameters(index, candidate.parameters)
+
+
 def test_with_a_sample_it_measures(tmp_path):
     lines: list[str] = []
     answer = tsscompat.recommend(1200, D, recall=0.9, sample=data(1200, 1), progress=lines.append)

@@ -134,6 +134,64 @@ def test_codes_that_are_not_cut_into_parts_keep_a_budget_too(key, metric):
     assert torch.equal(index.search(queries, 5, params=whole)[0], index.search(queries, 5)[0])
 
 
+SAID = {
+    "profile", "nprobe", "nq", "lists_probed", "lists_visited", "lists_pruned", "codes_in_lists", "codes_visited", "codes_pruned",
+    "seconds",
+}  # fmt: skip
+# All classes of inverted lists, several codes of some; beside factory strings, what the factory has no word for.
+EVERY: dict[str, Any] = dict.fromkeys([
+    "Flat", "FlatDedup", "FlatPanorama2", "SQ8", "SQ4", "SQ6", "SQfp16", "SQbf16", "SQ8_direct", "SQtqmse4", "SQtq4", "PQ4x4np",
+    "PQ4x4fs", "PQ4x4fsr", "RQ3x4", "RQ3x4_Nqint8", "RQ3x4fs_Nrq2x4", "LSQ2x4", "LSQ2x4fs_Nlsq2x4", "PRQ2x2x4", "PRQ2x2x4fs", "PLSQ2x1x4",
+    "RaBitQ", "RaBitQ4", "RaBitQfs", "EDEN",
+])  # fmt: skip
+EVERY |= {
+    "PQR": lambda metric: tsscompat.IndexIVFPQR(tsscompat.IndexFlatL2(D), D, 16, 4, 4, 4, 4),
+    "SpectralHash": lambda metric: tsscompat.IndexIVFSpectralHash(tsscompat.IndexFlatL2(D), D, 16, 16, 1.0),
+}
+
+
+@pytest.mark.parametrize("metric", [L2, IP], ids=["L2", "IP"])
+@pytest.mark.parametrize("key", EVERY)
+def test_every_ivf_index_takes_profiles(key, metric):
+    """Exact ones change no bit, a strict budget is kept whatever the strategy and order, and each search says what it did."""
+    try:
+        index = EVERY[key](metric) if EVERY[key] else tsscompat.index_factory(D, f"IVF16,{key}", metric)
+    except FaissError:
+        assert "fs" in key  # additive codes are scanned for one metric only
+        return
+    if index.metric_type != metric:
+        return
+    index.train(data(1200, 1))
+    index.add(data(1000, 2))
+    index.nprobe, queries = 8, data(20, 3)
+    assert_bit_equal(index, queries, 5, SearchParams())
+    assert index.last_search_stats.keys() >= SAID
+    for strategy in ("uniform", "distance_weighted"):
+        for ordering in (None, "none", "residual_norm_asc", "proj_desc"):
+            params = SearchParams(
+                profile="speed", candidate_budget=60, budget_strategy=strategy, list_ordering=ordering, strict_budget=True
+            )
+            _, labels = index.search(queries, 5, params=params)
+            stats = index.last_search_stats
+            assert (labels[:, 0] >= 0).all() and stats.keys() >= SAID | {"budget", "budget_spent"}
+            assert 0 < stats["codes_visited"] == stats["budget_spent"] <= 20 * 60 and stats["budget"] == 60
+            assert stats["codes_pruned"] == stats["codes_in_lists"] - stats["codes_visited"] > 0
+
+
+def test_lists_on_disk_take_profiles(tmp_path):
+    """Exact ones are plain searches, a budget is a limit of codes."""
+    index, queries = made("IVF16,Flat"), data(20, 3)
+    expected = index.search(queries, 5)
+    limited = index.search(queries, 5, params=tsscompat.SearchParametersIVF(nprobe=8, max_codes=150))
+    lists = tsscompat.OnDiskInvertedLists(index.nlist, index.code_size, str(tmp_path / "lists"))
+    lists.merge_from_1(index.invlists)
+    index.replace_invlists(lists)
+    found = index.search(queries, 5, params=SearchParams())
+    assert torch.equal(found[1], expected[1]) and torch.equal(found[0], expected[0])
+    found = index.search(queries, 5, params=SearchParams(profile="approx", candidate_budget=150))
+    assert torch.equal(found[1], limited[1]) and index.last_search_stats.keys() >= SAID | {"budget"}
+
+
 def test_what_is_more_than_a_scan_spends_a_budget_on_the_nearest_lists():
     """Vectors kept once and second codes: a budget is a limit of codes, list after list."""
     index, queries = built("IVF16,FlatDedup"), data(40, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from tsscompat.faiss_compat.ivf_pq import table_kind
 
 _BINARY = re.compile(r"(.+,)?B(Flat|IVF|HNSW|Hash)")
 L2: int = tsscompat.METRIC_L2
+# FAISS warns when k-means has fewer points than this for each centroid.
+POINTS = 39
 
 
 def estimate_memory(key: str, d: int, n: int, metric: int = L2, device: Any = None, searched: bool = True) -> Memory:
@@ -30,7 +33,37 @@ def estimate_memory(key: str, d: int, n: int, metric: int = L2, device: Any = No
         _binary(index, n, "vectors", parts, searched)
     else:
         _weigh(index, n, "vectors", parts, searched)
-    return report(parts, index, n, device or tsscompat.default_device())
+    return report(parts, index, n, device or tsscompat.default_device(), _training(index, n))
+
+
+def _training(index: Any, n: int) -> list[str]:
+    """What training an index on n vectors would say, in FAISS's words; nothing of no vectors at all."""
+    said = []
+    for clusters in dict.fromkeys(_clusters(index)):
+        if 0 < n < clusters:
+            said.append(f"Number of training points ({n}) should be at least as large as number of clusters ({clusters})")
+        elif 0 < n < POINTS * clusters:
+            least = POINTS * clusters
+            said.append(f"clustering {n} points to {clusters} centroids: please provide at least {least} training points")
+    return said
+
+
+def _clusters(index: Any) -> Iterator[int]:
+    """How many clusters each k-means of an index's training makes."""
+    what = kinds(index)
+    for step in index.chain if "IndexPreTransform" in what else ():
+        if "OPQMatrix" in kinds(step):
+            yield 256 if step.pq is None else int(step.pq.ksub)
+    for inside in ("base_index", "refine_index", "storage"):
+        if getattr(index, inside, None) is not None:
+            yield from _clusters(getattr(index, inside))
+    if what & {"IndexPreTransform", "IndexIDMap", "IndexBinaryIDMap"}:
+        yield from _clusters(index.index)
+    if what & {"IndexIVF", "IndexBinaryIVF"}:
+        yield from (_clusters(index.quantizer) if "MultiIndexQuantizer" in kinds(index.quantizer) else (int(index.nlist),))
+    for code in ("pq", "refine_pq"):
+        if getattr(index, code, None) is not None:
+            yield int(getattr(index, code).ksub)
 
 
 def _weigh(index: Any, n: int, place: str, parts: Counter[str], searched: bool) -> None:

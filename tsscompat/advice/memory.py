@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,6 +30,7 @@ class Memory:
     d: int = 0
     device: str = "cpu"
     binary: bool = False
+    warnings: list[str] = field(default_factory=list)  # of an estimate: what training on the n vectors would say
 
     @property
     def total(self) -> int:
@@ -54,14 +56,14 @@ class Memory:
         shown.append(
             f"{'total':<12}{self.total:>18,}  {self.per_vector:.1f} bytes a vector, {self.compression:.1f} to 1, {self.device}"
         )
-        return "\n".join(shown)
+        return "\n".join(shown + [f"warning: {text}" for text in self.warnings])
 
 
-def report(parts: Counter[str], index: Any, n: int, device: Any) -> Memory:
+def report(parts: Counter[str], index: Any, n: int, device: Any, warnings: Sequence[str] = ()) -> Memory:
     """The report of parts of an index of n vectors."""
     parts["tables"] += parts.pop(_KEPT, 0)
     binary = isinstance(index, tsscompat.IndexBinary)
-    return Memory({name: int(parts[name]) for name in PARTS}, n, index.d, str(device), binary)
+    return Memory({name: int(parts[name]) for name in PARTS}, n, index.d, str(device), binary, list(warnings))
 
 
 # -- what an index holds --------------------------------------------------------------------------------------------------------------

@@ -14,13 +14,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 import tsscompat
-from tsscompat.advice.estimate import estimate_memory
+from tsscompat.advice.estimate import POINTS, estimate_memory
 from tsscompat.advice.memory import Memory
 from tsscompat.errors import FaissError, expect
 
 METRICS = {"l2": tsscompat.METRIC_L2, "ip": tsscompat.METRIC_INNER_PRODUCT, "cosine": tsscompat.METRIC_INNER_PRODUCT}
-# FAISS warns when k-means has fewer points than this for each centroid.
-POINTS = 39
 # Queries and neighbours of measurements, and rows of a sample that is measured.
 QUERIES, K, ROWS = 200, 10, 50_000
 Progress = Callable[[str], None]
@@ -147,20 +145,6 @@ def _typical(n: int, d: int) -> Iterator[tuple[str, str, float, float, str]]:
         yield key, f"nprobe={probe},k_factor_rf=8", refined, read + 8 * K * raw, "codes propose, vectors decide"
 
 
-def _warnings(key: str, n: int) -> list[str]:
-    """What FAISS would say while training."""
-    found = []
-    for piece in key.split(","):
-        digits = "".join(c for c in piece[3:].split("_")[0] if c.isdigit())
-        if piece.startswith("IVF") and digits and n < POINTS * int(digits):
-            found.append(
-                f"clustering {n} points to {digits} centroids: please provide at least {POINTS * int(digits)} training points"
-            )
-        if piece.startswith("PQ") and n < POINTS * 256:
-            found.append(f"clustering {n} points to 256 centroids: please provide at least {POINTS * 256} training points")
-    return found
-
-
 def recommend(
     n: int,
     d: int,
@@ -187,7 +171,7 @@ def recommend(
     for key, parameters, reached, cost, why in _typical(n, d):
         size = estimate_memory(key, d, n, int(number), device)
         if memory is None or size.total <= memory:
-            found.append(Candidate(key, parameters, size.total, reached, cost, why, _warnings(key, n)))
+            found.append(Candidate(key, parameters, size.total, reached, cost, why, size.warnings))
     if not found:
         least = min(_sizes(n, d, int(number)), key=lambda one: one[1].total)
         raise FaissError(f"no index fits {memory:,} bytes: the smallest considered is {least[0]}, {least[1].total:,} bytes")

@@ -262,9 +262,7 @@ class Profiled:
         lists, at_hand = index._lists(), index._lists()._at_hand
         codec: Any = index._list_codec(self.plain) if at_hand else None
         in_lists = torch.where(keys >= 0, lists._ragged().sizes[keys.clamp(min=0)], 0) if at_hand else keys.new_zeros(0)
-        self.stats.update(
-            nq=x.shape[0], lists_probed=int((keys >= 0).sum()), codes_in_lists=int(in_lists.sum()), counted=[0, 0, 0]
-        )
+        self.stats.update(nq=x.shape[0], lists_probed=int((keys >= 0).sum()), codes_in_lists=int(in_lists.sum()))
         clear = at_hand and index._quick and understood(codec) and index.metric_type in (L2, INNER_PRODUCT) and x.shape[0] > 0
         if s.approximate and at_hand and index._only_scans and x.shape[0] > 0:
             answer = self._approximate(x, k, keys, coarse, codec, in_lists, clear)
@@ -330,6 +328,8 @@ class Profiled:
         if self.plain.max_codes and self.index._lists()._at_hand:
             limits = limits_of(self.index._lists()._ragged(), keys, None, self.plain.max_codes, False)
             self.stats["codes_scored"] = int(limits.sum())
+            if self.s.approximate:
+                self.stats["budget_spent"] = self.stats["codes_scored"]
         self._took("scan", started)
         return found
 

@@ -36,6 +36,12 @@ class Codec(Part):
 
     def products(self, asked: Tensor, rows: Tensor) -> Tensor:
         """The inner product of each query with the rows (n, m) that it names."""
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            if torch.compiler.is_compiling():
+                return torch.bmm(self.decode(rows), asked[:, :, None])[:, :, 0]
+        if asked.shape[0] == 1:
+            # A batch of one matrix takes bmm several times as long.
+            return torch.mv(self.decode(rows[0]), asked[0])[None]
         return torch.bmm(self.decode(rows), asked[:, :, None])[:, :, 0]
 
 

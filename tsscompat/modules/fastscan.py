@@ -233,11 +233,10 @@ class FastScanLists(Lists):
         probes = min(nprobe if nprobe > 0 else self.nprobe, self.offsets.shape[0] - 1)
         keys = self.coarse.near(x.detach(), probes, efSearch)
         known = keys.clamp(min=0)
-        pages = self.probed(keys, known)
         tables, biases = self.scored(x.detach(), self.coarse.vectors(known).detach())
         entries, base, scale, start = rounded(tables.detach(), biases, keys >= 0, self.norms, self.weight)
         prepared = entries.flatten(1)
-        names = self.scanned(x.detach(), prepared, base, pages, pages[2][:, -1].amax(0), k + self.EXTRA)
+        names = self.scanned(x.detach(), prepared, base, keys, known, k + self.EXTRA)
         if names.shape[1] == 0:
             return nothing(x, k, self.metric)
         at = names.clamp(min=0)
