@@ -189,3 +189,96 @@ def test_what_signs_are_taken_of_behind_pointers(module):
     index, x = module.IndexLSH(D, 6, False, False), vectors(3)
     pointer = index.apply_preprocess(3, module.swig_ptr(x))
     assert np.array_equal(module.rev_swig_ptr(pointer, 18).reshape(3, 6), x[:, :6])
+
+
+def filled(module, factory: str, metric: str = "L2"):
+    index = module.index_factory(D, factory, getattr(module, f"METRIC_{metric}"))
+    index.train(vectors(300))
+    index.add(vectors(300))
+    return index
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda index, x: index.search(x, 2.5),
+        lambda index, x: index.search(x, 2, D=np.empty((3, 2))),
+        lambda index, x: index.search(x, 2, I=np.empty((3, 2), dtype=np.int32)),
+        lambda index, x: index.search_and_reconstruct(x, 2.5),
+        lambda index, x: index.reconstruct(1.5),
+        lambda index, x: index.reconstruct("a"),
+        lambda index, x: setattr(index, "verbose", 1),
+        lambda index, x: setattr(index, "is_trained", 0),
+    ],
+)
+def test_kinds_of_numbers_that_are_refused(module, call):
+    with pytest.raises(TypeError):
+        call(filled(module, "SQ8"), vectors(3, 1))
+
+
+@BOTH
+@pytest.mark.parametrize("factory", ["SQ8", "HNSW4,Flat", "Flat,RFlat"])
+def test_a_method_that_an_index_type_lacks_is_a_missing_attribute(module, factory):
+    with pytest.raises(AttributeError):
+        filled(module, factory).update_vectors(np.arange(3), vectors(3, 1))
+
+
+@BOTH
+@pytest.mark.parametrize("factory", ["IVF4,Flat", "SQ8", "PCA4,Flat"])
+def test_no_vectors_can_be_reconstructed_from_any_index(module, factory):
+    index = filled(module, factory)
+    for none in ([], np.empty(0, dtype=np.int64)):
+        assert index.reconstruct_batch(none).shape == (0, D)
+    assert index.reconstruct_n(0, 0).shape == (0, D)
+
+
+@BOTH
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+def test_no_neighbours_cannot_be_assigned(module, factory):
+    with pytest.raises(RuntimeError):
+        filled(module, factory).assign(vectors(3, 1), 0)
+
+
+@BOTH
+@pytest.mark.parametrize("factory", ["Flat", "SQ8"])
+def test_flat_codes_pay_no_heed_to_ids(module, factory):
+    index = filled(module, factory)
+    index.add_sa_codes(index.sa_encode(vectors(3, 1)), np.arange(3) + 1000)
+    assert index.ntotal == 303
+    assert index.search(vectors(3, 1), 1)[1][:, 0].tolist() == [300, 301, 302]
+
+
+@BOTH
+@pytest.mark.parametrize("factory", ["LSQ2x4", "PLSQ2x2x4", "RQ2x4"])
+def test_no_vectors_can_be_added_and_encoded(module, factory):
+    index = filled(module, factory)
+    index.add(vectors(0))
+    assert index.ntotal == 300 and index.sa_encode(vectors(0)).shape == (0, index.sa_code_size())
+
+
+@BOTH
+def test_one_row_of_an_array_that_runs_backwards(module):
+    x, index = vectors(1, 1), filled(module, "Flat")
+    for answer, expected in zip(index.search(x[::-1], 3), index.search(x, 3)):
+        np.testing.assert_array_equal(answer, expected)
+
+
+@pytest.mark.parametrize("factory", ["PQ2x4", "PQ2x4fs"])
+def test_product_codes_take_the_inner_product_for_metrics_that_they_do_not_know(factory):
+    theirs = filled(faiss, factory, "L1")
+    ours = tsscompat.deserialize_index(faiss.serialize_index(theirs))
+    distances = ours.search(vectors(3, 1), 5)[0]
+    expected = theirs.search(vectors(3, 1), 5)[0]
+    np.testing.assert_allclose(distances, expected, rtol=1e-4)
+    assert (np.diff(distances) <= 0).all()
+    ours.reset()
+    if factory == "PQ2x4":
+        theirs.reset()
+        np.testing.assert_array_equal(ours.search(vectors(3, 1), 2)[0], theirs.search(vectors(3, 1), 2)[0])
+
+
+@BOTH
+def test_scalar_codes_are_searched_by_two_metrics(module):
+    with pytest.raises(RuntimeError):
+        filled(module, "SQ8", "L1").search(vectors(3, 1), 2)

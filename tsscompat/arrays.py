@@ -36,7 +36,7 @@ def _numpy_out(tensor: Tensor) -> np.ndarray[Any, Any]:
 def from_numpy(x: np.ndarray[Any, Any]) -> Tensor:
     """A tensor on the array's memory; read-only memory is shared too (nothing behind the door writes to its input)."""
     if any(s < 0 for s in x.strides) or not x.dtype.isnative:
-        x = np.ascontiguousarray(x, dtype=x.dtype.newbyteorder("="))
+        x = x.astype(x.dtype.newbyteorder("="), order="C")
     if x.flags.writeable:
         return torch.from_numpy(x)
     with warnings.catch_warnings():
@@ -62,7 +62,7 @@ def as_tensor(x: Array, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
             return torch.empty(x.shape, dtype=dtype, device=device), _numpy_out
         if x.dtype != wanted or not x.flags.c_contiguous:
             x = np.ascontiguousarray(x, dtype=wanted)
-        tensor = torch.from_numpy(x) if x.flags.writeable else from_numpy(x)
+        tensor = torch.from_numpy(x) if x.flags.writeable and min(x.strides, default=0) >= 0 else from_numpy(x)
         return (tensor if device.type == "cpu" else tensor.to(device)), _numpy_out
     if isinstance(x, Tensor):
         home = x.device
@@ -99,7 +99,10 @@ class Batch:
         if isinstance(out, Tensor):
             out.copy_(answer)
         else:
-            np.copyto(out, _numpy_out(answer))
+            found = _numpy_out(answer)
+            if out.dtype != found.dtype:
+                raise TypeError(f"expected an output array of {found.dtype}, got {out.dtype}")
+            np.copyto(out, found)
         return out
 
 
@@ -107,8 +110,9 @@ def plain_rows(x: Array, d: int, dtype: Any = np.float32) -> bool:
     """Whether this is an array of shape (n, d) as compiled code takes them."""
     if not isinstance(x, np.ndarray) or x.dtype != dtype or x.ndim != 2 or x.shape[1] != d or not x.size:
         return False
-    flags = x.flags
-    return flags.c_contiguous and flags.writeable
+    flags, strides = x.flags, x.strides
+    # A single row of an array that runs backwards is contiguous to numpy, and nothing that torch takes.
+    return flags.c_contiguous and flags.writeable and strides[0] > 0 and strides[1] > 0
 
 
 def arrays_of(found: tuple[Any, Any] | None) -> tuple[Array, Array] | None:

@@ -4,6 +4,7 @@ FaissError (RuntimeError)           whatever FAISS's C++ refuses
   FormatError                       a file that is truncated, hostile or unknown
   FactoryError                      a factory string that cannot be parsed
   MissingError                      something of FAISS that tsscompat does not have (see gaps.py)
+  MethodError (AttributeError)      a method that FAISS gives to some index types only
   OutOfDeviceMemory                 an index or a search that the device cannot hold
 ArgumentError (ValueError, AssertionError)
                                     wrong d, k <= 0, wrong number of ids: FAISS's Python layer asserts these
@@ -26,6 +27,10 @@ class FactoryError(FaissError):
 
 class MissingError(FaissError):
     """FAISS has this, tsscompat does not (yet), and says why."""
+
+
+class MethodError(FaissError, AttributeError):
+    """This index type has no such method; an AttributeError too, for FAISS's classes lack the name."""
 
 
 class OutOfDeviceMemory(FaissError):

@@ -49,7 +49,7 @@ def binary_terms(table: Tensor) -> Tensor:
 
 def unary_terms(x: Tensor, table: Tensor, parts: int) -> Tensor:
     """|c|^2 - 2 <x, c> for every row, (n, M, K)."""
-    return torch.addmm(table.square().sum(1), x, table.t(), alpha=-2.0).view(x.shape[0], parts, -1)
+    return torch.addmm(table.square().sum(1), x, table.t(), alpha=-2.0).view(x.shape[0], parts, table.shape[0] // parts)
 
 
 def errors(x: Tensor, codes: Tensor, books: Codebooks) -> Tensor:

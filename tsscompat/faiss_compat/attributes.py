@@ -71,7 +71,7 @@ def _number(value: Any, name: str) -> float:
 
 
 def _truth(value: Any, name: str) -> bool:
-    if isinstance(value, (str, bytes, float)) or value is None:
+    if isinstance(value, (str, bytes, float)) or value is None or type(value) is int:
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
@@ -108,7 +108,7 @@ def real(default: float = 0.0, doc: str = "") -> Any:
 
 
 def boolean(default: bool = False, doc: str = "") -> Any:
-    """A bool (FAISS also takes 0 and 1)."""
+    """A bool; FAISS takes no 0 and 1 for it."""
     return Declared(lambda: default, _truth, doc)
 
 

@@ -7,6 +7,7 @@ FaissError, as FAISS's base class throws.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ from torch import Tensor
 from tsscompat.arrays import Array, Batch, as_tensor, plain_rows, rows
 from tsscompat.arrays import ids as ids_in
 from tsscompat.devices import Placement
-from tsscompat.errors import FaissError, check, expect
+from tsscompat.errors import FaissError, MethodError, check, expect
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer, real
 from tsscompat.faiss_compat.params import SearchParameters
@@ -110,12 +111,12 @@ class Index(PointerMethods, Stated):
     ) -> tuple[Array, Array]:
         """The k nearest vectors of each row of x: distances and ids, best first, padded with id -1."""
         if k > 0 and params is None and D is None and I is None and numeric_type == enums.Float32 and plain_rows(x, self.d):
-            found = self._search_arrays(x, int(k))
+            found = self._search_arrays(x, operator.index(k))
             if found is not None:
                 return found
         batch = rows(x if numeric_type == enums.Float32 else _numeric(x, numeric_type), self.d, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        distances, labels = self._search(batch.tensor, int(k), params)
+        distances, labels = self._search(batch.tensor, operator.index(k), params)
         return batch.give_back(distances, D), batch.give_back(labels, I)
 
     def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
@@ -131,7 +132,8 @@ class Index(PointerMethods, Stated):
     def assign(self, x: Array, k: int = 1, labels: Array | None = None) -> Array:
         """The ids of the k nearest vectors of each row of x."""
         batch = rows(x, self.d, self.device)
-        return batch.give_back(self._assign(batch.tensor, int(k)), labels)
+        check(k > 0, "k must be positive, got {}", k)
+        return batch.give_back(self._assign(batch.tensor, operator.index(k)), labels)
 
     def search_and_reconstruct(
         self,
@@ -146,7 +148,7 @@ class Index(PointerMethods, Stated):
         """A search that also gives the vectors found, as far as the index still knows them."""
         batch = rows(x, self.d, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        distances, labels, vectors = self._search_and_reconstruct(batch.tensor, int(k), params)
+        distances, labels, vectors = self._search_and_reconstruct(batch.tensor, operator.index(k), params)
         return batch.give_back(distances, D), batch.give_back(labels, I), batch.give_back(vectors, R)
 
     def search_and_return_codes(
@@ -163,29 +165,31 @@ class Index(PointerMethods, Stated):
         """A search that also gives the codes of what it finds, behind their list numbers where asked for."""
         batch = rows(x, self.d, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        distances, labels, found = self._search_and_return_codes(batch.tensor, int(k), include_listnos, params)
+        distances, labels, found = self._search_and_return_codes(batch.tensor, operator.index(k), include_listnos, params)
         return batch.give_back(distances, D), batch.give_back(labels, I), batch.give_back(found, codes)
 
     def reconstruct(self, key: int, x: Array | None = None) -> Array:
         """The vector with an id, as far as the index still knows it."""
-        keys = torch.tensor([int(key)], dtype=torch.int64, device=self.device)
+        keys = torch.tensor([operator.index(key)], dtype=torch.int64, device=self.device)
         return self._one_out(self._reconstruct(keys)[0], x)
 
     def reconstruct_batch(self, key: Array, x: Array | None = None) -> Array:
         """The vectors with some ids."""
         keys, back = as_tensor(key if hasattr(key, "shape") else np.asarray(key, dtype=np.int64), torch.int64, self.device)
         expect(keys.ndim == 1, "expected ids of shape (n,), got {}", tuple(keys.shape))
-        return Batch(keys, back).give_back(self._reconstruct(keys), x)
+        # Nothing is asked of an index that cannot reconstruct, as long as nothing is wanted.
+        found = self._reconstruct(keys) if keys.shape[0] else self._no_vectors()
+        return Batch(keys, back).give_back(found, x)
 
     def reconstruct_n(self, n0: int = 0, ni: int = -1, x: Array | None = None) -> Array:
         """The vectors with ids n0 to n0 + ni (ni -1: to the end)."""
-        n0, ni = int(n0), int(ni)
+        n0, ni = operator.index(n0), operator.index(ni)
         if ni == -1:
             ni = self.ntotal - n0
         check(
             ni == 0 or (ni > 0 and n0 >= 0 and n0 + ni <= self.ntotal), "no vectors {} to {} among {}", n0, n0 + ni, self.ntotal
         )
-        return self._one_out(self._reconstruct_n(n0, ni), x)
+        return self._one_out(self._reconstruct_n(n0, ni) if ni else self._no_vectors(), x)
 
     def remove_ids(self, x: Array | IDSelector) -> int:
         """Remove the vectors that a selector or an array of ids names; returns how many went."""
@@ -269,6 +273,9 @@ class Index(PointerMethods, Stated):
             raise TypeError(f"expected uint8 codes, got {codes.dtype}")
         return Batch(*as_tensor(codes, torch.uint8, self.device))
 
+    def _no_vectors(self) -> Tensor:
+        return torch.empty((0, self.d), dtype=torch.float32, device=self.device)
+
     @staticmethod
     def _one_out(answer: Tensor, out: Array | None) -> Array:
         if isinstance(out, Tensor):
@@ -278,6 +285,9 @@ class Index(PointerMethods, Stated):
 
     def _refuse(self, what: str) -> NoReturn:
         raise FaissError(f"{what} is not implemented for {type(self).__name__}")
+
+    def _lack(self, what: str) -> NoReturn:
+        raise MethodError(f"{type(self).__name__} has no {what}")
 
     # -- hooks ----------------------------------------------------------------------------------------------------------------------
 
@@ -314,7 +324,7 @@ class Index(PointerMethods, Stated):
     def _search_and_return_codes(
         self, x: Tensor, k: int, with_listno: bool, params: SearchParameters | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        self._refuse("search_and_return_codes")
+        self._lack("search_and_return_codes")
 
     def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
         self._refuse("search_subset")
@@ -323,15 +333,13 @@ class Index(PointerMethods, Stated):
         self._refuse("reconstruct")
 
     def _reconstruct_n(self, n0: int, ni: int) -> Tensor:
-        if ni == 0:
-            return torch.empty((0, self.d), dtype=torch.float32, device=self.device)
         return self._reconstruct(torch.arange(n0, n0 + ni, dtype=torch.int64, device=self.device))
 
     def _remove(self, sel: IDSelector) -> int:
         self._refuse("remove_ids")
 
     def _update_vectors(self, keys: Tensor, x: Tensor) -> None:
-        self._refuse("update_vectors")
+        self._lack("update_vectors")
 
     def _reset(self) -> None:
         self._refuse("reset")
@@ -343,7 +351,7 @@ class Index(PointerMethods, Stated):
         self._refuse("check_compatible_for_merge")
 
     def _permute_entries(self, perm: Tensor) -> None:
-        self._refuse("permute_entries")
+        self._lack("permute_entries")
 
     def _sa_code_size(self) -> int:
         self._refuse("sa_code_size")

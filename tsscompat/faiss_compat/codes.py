@@ -64,7 +64,7 @@ class IndexFlatCodes(Index):
             raise
 
     def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
-        check(ids is None, "{} numbers its vectors itself: wrap it in an IndexIDMap to give ids", type(self).__name__)
+        # Ids are not looked at, as in FAISS: the index numbers its vectors itself.
         self.codes.append(codes)
         self.ntotal += codes.shape[0]
         self._drop_caches()

@@ -114,7 +114,6 @@ class IndexFastScan(Index):
             self._add_sa_codes(self._sa_encode(part), None)
 
     def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
-        check(ids is None, "{} numbers its vectors itself: wrap it in an IndexIDMap to give ids", type(self).__name__)
         packer, before = self.get_CodePacker(), self.ntotal
         n_blocks = -(-(before + codes.shape[0]) // self.bbs)
         self.codes.resize(n_blocks * packer.block_size)
@@ -204,8 +203,8 @@ class IndexFastScan(Index):
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         check(self.is_trained, "{} must be trained before it is searched", type(self).__name__)
-        check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "metric {} not supported", self.metric_type)
-        allowed, largest = allowed_rows(params, self.ntotal, self.device), self.metric_type == METRIC_INNER_PRODUCT
+        metric = self._scored_by()
+        allowed, largest = allowed_rows(params, self.ntotal, self.device), metric == METRIC_INNER_PRODUCT
         if self.implem in (2, 3, 4):
             return self._search_original(x, k, params)
         check(self.implem in (0, 12, 13, 14, 15), "invalid implem {}", self.implem)
@@ -215,9 +214,14 @@ class IndexFastScan(Index):
         parts = self._parts()
         if parts is not None and allowed is None:
             lists, per_block = blocks_of(self._as_lists())
-            return few_rows(x, parts, self.metric_type, lists, per_block, k)
+            return few_rows(x, parts, metric, lists, per_block, k)
         codec = FastScan(lambda x, keys, coarse: self._tables(x), largest, self.M2 * 16 * 5)
         return rows.top(codec, x, self._as_lists(), k, allowed, self._run)
+
+    def _scored_by(self) -> int:
+        """The metric that codes are scored by."""
+        check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "metric {} not supported", self.metric_type)
+        return int(self.metric_type)
 
     def _search_original(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         """By the original codes: as their index searches (2), or with tables of bytes, whose sums are left so (3) or not (4)."""
@@ -225,7 +229,7 @@ class IndexFastScan(Index):
         if self.implem == 2:
             found: tuple[Tensor, Tensor] = orig._search(x, k, params)
             return found
-        lists, largest = rows.as_lists(orig._rows), self.metric_type == METRIC_INNER_PRODUCT
+        lists, largest = rows.as_lists(orig._rows), self._scored_by() == METRIC_INNER_PRODUCT
         tables, allowed = self._tables(x), allowed_rows(params, self.ntotal, self.device)
         codec = rows.Tables(tables.whole()[:, : self.M].contiguous(), 4, largest)
         sums, labels = rows.top(codec, x, lists, k, allowed)
@@ -289,8 +293,12 @@ class IndexPQFastScan(IndexFastScan):
         parts: Tensor = self._transposed[1]
         return parts
 
+    def _scored_by(self) -> int:
+        # FAISS takes every metric that is not L2 for the inner product here.
+        return METRIC_L2 if self.metric_type == METRIC_L2 else METRIC_INNER_PRODUCT
+
     def _float_tables(self, x: Tensor) -> Tensor:
-        return query_tables(x, self._parts(), None, self.metric_type, 1.0)
+        return query_tables(x, self._parts(), None, self._scored_by(), 1.0)
 
 
 __all__ = ["IndexFastScan", "IndexPQFastScan"]

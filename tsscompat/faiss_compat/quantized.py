@@ -135,6 +135,7 @@ class IndexScalarQuantizer(ScannedCodes):
         )
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        check(self.metric_type in (L2, INNER_PRODUCT), "a search of scalar codes takes L2 or the inner product")
         return super()._search(self._query(x), k, params)
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -193,14 +194,15 @@ class IndexPQ(ScannedCodes):
         return self.pq._decode(codes)
 
     def _codec(self) -> ListCodec | None:
-        if self.metric_type not in (L2, INNER_PRODUCT):
-            return None
+        return self._product(self.metric_type) if self.metric_type in (L2, INNER_PRODUCT) else None
+
+    def _product(self, metric: int) -> Product:
         centroids = self.pq.centroids.tensor
         stamp = (centroids.data_ptr(), centroids._version, self.pq.nbits)
         kept = self.__dict__["_transposed"]
         if kept is None or kept[0] != stamp:
             kept = self._transposed = (stamp, self.pq._table.transpose(1, 2).contiguous())
-        return Product(kept[1], self.pq.nbits, self.metric_type, plain=True)
+        return Product(kept[1], self.pq.nbits, metric, plain=True)
 
     def _decoder(self, x: Tensor) -> decoded.Decoder | None:
         if not worth_decoding(x, self.pq.nbits, True):
@@ -214,6 +216,8 @@ class IndexPQ(ScannedCodes):
         if kind == self.ST_PQ:
             cvar.indexPQ_stats.nq += x.shape[0]
             cvar.indexPQ_stats.ncode += x.shape[0] * self.ntotal
+            if self.metric_type not in (L2, INNER_PRODUCT):
+                return self._by_products(x, k, params)
             return super()._search(x, k, params)
         check(self.is_trained, "IndexPQ must be trained before it is searched")
         check(self.metric_type == L2, "this search type takes L2 only")
@@ -226,6 +230,14 @@ class IndexPQ(ScannedCodes):
             return self._symmetric(codes, x, k, params)
         check(kind in (self.ST_HE, self.ST_generalized_HE), "unknown search type {}", kind)
         return self._by_hamming(codes, k, kind == self.ST_generalized_HE, params)
+
+    def _by_products(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        """The largest inner products, which FAISS's search takes for every metric that is not L2."""
+        check(self.is_trained, "IndexPQ must be trained before it is searched")
+        if self.ntotal == 0:
+            return padded(x.shape[0], k, True, self.device)
+        codec, allowed = self._product(INNER_PRODUCT), allowed_rows(params, self.ntotal, self.device)
+        return rows.top(codec, x, self._as_lists(), k, allowed)
 
     def _query_codes(self, x: Tensor) -> Tensor:
         if not self.encode_signs:

@@ -14,20 +14,20 @@ from tsscompat.wire.cursor import Reader
 from tsscompat.wire.tables import fields
 
 
-def check_layout(obj: Any, reader: Reader) -> None:
+def check_layout(obj: Any, reader: Reader, any_metric: bool = False) -> None:
     """The sizes of codes and blocks."""
     reader.check(obj.M > 0 and obj.nbits == 4 and obj.ksub == 16, "fast-scan codes of {} parts of {} bits", obj.M, obj.nbits)
     reader.check(obj.M2 == obj.M + obj.M % 2, "{} parts rounded up to {}", obj.M, obj.M2)
     reader.check(0 < obj.bbs < 1 << 20 and obj.bbs % 32 == 0, "blocks of {} vectors", obj.bbs)
     reader.check(obj.qbs >= 0, "query blocks {}", obj.qbs)
-    fits = obj.metric_type in (enums.METRIC_L2, enums.METRIC_INNER_PRODUCT)
+    fits = any_metric or obj.metric_type in (enums.METRIC_L2, enums.METRIC_INNER_PRODUCT)
     reader.check(fits, "a fast-scan index of metric {}", obj.metric_type)
 
 
-def finish_flat(obj: Any, reader: Reader) -> None:
+def finish_flat(obj: Any, reader: Reader, any_metric: bool = False) -> None:
     """The blocks of an index that has nothing else."""
     check_header(obj, reader)
-    check_layout(obj, reader)
+    check_layout(obj, reader, any_metric)
     if obj.ntotal == 0 and obj.codes.size() == 0:
         # FAISS forgets this number when it empties an index.
         obj.ntotal2 = 0
@@ -56,7 +56,8 @@ def _from_pq(obj: Any, reader: Reader) -> None:
 
 def _finish_pq(obj: Any, reader: Reader) -> None:
     _from_pq(obj, reader)
-    finish_flat(obj, reader)
+    # FAISS makes them with any metric, and scores by products what is not L2.
+    finish_flat(obj, reader, any_metric=True)
 
 
 def _finish_ivf_pq(obj: Any, reader: Reader) -> None:
