@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import pickle
 import socket
@@ -177,3 +178,11 @@ def test_shards_become_one_index_on_disk(tmp_path, shift):
     np.testing.assert_array_equal(merged.search(vectors(9, 3), 4)[1], expected.search(vectors(9, 3), 4)[1])
     with pytest.raises(AssertionError):
         ondisk.merge_ondisk(expected, names, str(tmp_path / "other"))
+
+
+def test_two_levels_begin_where_faiss_begins():
+    """Rows of a cluster are taken in the order of numpy's argsort, which k-means' first centroids go by."""
+    contrib = [importlib.import_module(f"{name}.contrib.clustering") for name in ("faiss", "tsscompat")]
+    x = np.random.default_rng(0).standard_normal((400, 6)).astype(np.float32)
+    theirs, ours = (module.two_level_clustering(x, 3, 9)[0] for module in contrib)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)

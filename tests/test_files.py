@@ -201,3 +201,17 @@ def test_transforms_quantizers_and_lists_have_files_of_their_own():
         tsscompat.copy_array_to_vector(written, reader.data)
         getattr(tsscompat, f"write_{name}")(getattr(tsscompat, f"read_{name}")(reader), again)
         np.testing.assert_array_equal(tsscompat.vector_to_array(again.data), written, err_msg=name)
+
+
+def test_what_is_no_file_and_no_bytes_is_refused_as_by_faiss(faiss):
+    index = faiss.IndexFlatL2(3)
+    octets = faiss.serialize_index(index)
+    with pytest.raises(AssertionError):
+        faiss.deserialize_index(octets.astype(np.int32))
+    with pytest.raises(ValueError):
+        faiss.deserialize_index(octets[None])
+    for file in (3, b"name"):
+        with pytest.raises(TypeError):
+            faiss.write_index(index, file)
+    with pytest.raises(TypeError):
+        faiss.read_index(3)

@@ -330,3 +330,28 @@ def test_ids_below_zero_are_beyond_everything(faiss):
         at = np.zeros(2, np.int64)
         getattr(faiss, f"pairwise_indexed_{name}")(3, 2, p(x), p(at), p(y), p(names[0]), p(pairs))
         assert found[0, 1] == pairs[1] == worst and found[0, 0] == pairs[0] != worst
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"vectors": None},
+        {"queries": None},
+        {"outDistances": None},
+        {"outIndices": None},
+        {"k": 0},
+        {"dims": 0},
+        {"numVectors": 0},
+    ],
+)
+def test_what_a_search_on_a_gpu_lacks_is_said(monkeypatch, wrong):
+    monkeypatch.setenv("TSSCOMPAT_VIRTUAL_GPUS", "1")
+    p, x, y = tsscompat.swig_ptr, positive(2, 5, 0), positive(9, 5, 1)
+    args, distances, labels = tsscompat.GpuDistanceParams(), np.zeros((2, 3), np.float32), np.zeros((2, 3), np.int64)
+    given = {"vectors": p(y), "queries": p(x), "outDistances": p(distances), "outIndices": p(labels), "k": 3, "dims": 5}
+    for name, value in {**given, "numVectors": 9, "numQueries": 2, **wrong}.items():
+        setattr(args, name, value)
+    with pytest.raises(RuntimeError, match=next(iter(wrong))):
+        tsscompat.bfKnn(tsscompat.StandardGpuResources(), args)
+    with pytest.raises(AssertionError):
+        tsscompat.knn_gpu(None, x, y, 3, D=distances.astype(np.float64))

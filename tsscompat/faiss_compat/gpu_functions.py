@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsscompat.arrays import Array, as_tensor
 from tsscompat.devices import gpu, gpu_count
-from tsscompat.errors import check, expect
+from tsscompat.errors import ArgumentError, check, expect
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, anything, boolean, enum, int64, integer, real
 from tsscompat.faiss_compat.vector_arrays import swig_ptr
@@ -64,9 +64,24 @@ def _matrix(pointer: Any, n: int, d: int, kind: int, row_major: bool) -> Tensor:
     return flat_items[: n * d].view(n, d) if row_major else flat_items[: n * d].view(d, n).t()
 
 
+def _check(args: GpuDistanceParams) -> None:
+    check(args.metric in FORMULAS, "metric type {} is not implemented", args.metric)
+    check(args.k > 0 or args.k == -1, "k must be positive, or -1 for all distances, got {}", args.k)
+    for name in ("dims", "numVectors", "numQueries"):
+        check(getattr(args, name) > 0, "{} must be positive, got {}", name, getattr(args, name))
+    wanted = {
+        "vectors": True,
+        "queries": True,
+        "outDistances": args.k == -1 or not args.ignoreOutDistances,
+        "outIndices": args.k > 0,
+    }
+    for name, needed in wanted.items():
+        check(not needed or getattr(args, name) is not None, "{} must be provided, got None", name)
+
+
 def bfKnn(res: Any, args: GpuDistanceParams) -> None:
     """Search (or all distances) as the arguments say, into their outputs."""
-    check(args.metric in FORMULAS, "metric type {} is not implemented", args.metric)
+    _check(args)
     base = _matrix(args.vectors, args.numVectors, args.dims, args.vectorType, args.vectorsRowMajor)
     queries = _matrix(args.queries, args.numQueries, args.dims, args.queryType, args.queriesRowMajor)
     device = _device(args.device, queries, base)
@@ -75,7 +90,6 @@ def bfKnn(res: Any, args: GpuDistanceParams) -> None:
         everything = distance_block(x, y, args.metric, args.metricArg)
         swig_ptr(args.outDistances).take(everything.numel()).copy_(everything.view(-1))
         return
-    check(args.k > 0, "k must be positive, or -1 for all distances, got {}", args.k)
     distances, labels = flat.knn(x, y, args.k, args.metric, args.metricArg)
     if not args.ignoreOutDistances:
         swig_ptr(args.outDistances).take(distances.numel()).copy_(distances.view(-1))
@@ -108,7 +122,9 @@ def _given(answer: Any, out: Array | None, kinds: tuple[str, ...]) -> Any:
         tuple(out.shape) == tuple(answer.shape), "expected an output of shape {}, got {}", tuple(answer.shape), tuple(out.shape)
     )
     if str(out.dtype).rpartition(".")[2] not in kinds:
-        raise TypeError(f"expected an output of {' or '.join(kinds)}, got {out.dtype}")
+        # FAISS asserts the one type that distances have, and names the two that labels may have.
+        error = ArgumentError if len(kinds) == 1 else TypeError
+        raise error(f"expected an output of {' or '.join(kinds)}, got {out.dtype}")
     out[:] = answer if isinstance(answer, Tensor) == isinstance(out, Tensor) else torch.as_tensor(answer).cpu().numpy()
     return out
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from tsscompat.devices import CPU, Placement, default_device, place
-from tsscompat.errors import FaissError, FormatError, check
+from tsscompat.errors import FaissError, FormatError, check, expect
 from tsscompat.faiss_compat import sections, side_car
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.io_streams import IO_FLAG_MMAP_IFC, BufferedIOWriter, IOWriter, _open, reader_of
@@ -151,7 +151,7 @@ def _octets(data: Any) -> memoryview:
     if isinstance(data, (bytes, bytearray, memoryview)):
         return memoryview(data)
     array = data.cpu().numpy() if isinstance(data, torch.Tensor) else np.asarray(data)
-    check(
+    expect(
         array.dtype == np.uint8 and array.ndim == 1, "expected a 1-D array of bytes, got {} of shape {}", array.dtype, array.shape
     )
     return np.ascontiguousarray(array).data

@@ -191,9 +191,8 @@ class PyCallbackIOWriter(IOWriter):
 
 def _open(file: Any, mode: str) -> Any:
     if not isinstance(file, (str, os.PathLike)):
-        check(
-            hasattr(file, "read") or hasattr(file, "write"), "expected a file name or a file object, got {}", type(file).__name__
-        )
+        if not hasattr(file, "read") and not hasattr(file, "write"):
+            raise TypeError(f"expected a file name or a file object, got {type(file).__name__}")
         return file
     try:
         return open(file, mode, buffering=0 if mode == "rb" else -1)

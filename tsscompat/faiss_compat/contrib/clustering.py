@@ -46,14 +46,17 @@ def two_level_clustering(
     coarse = Kmeans(d, nc1, niter=clustering_niter, max_points_per_centroid=2000, **args)
     coarse.train(xt)
     assigned = coarse.assign(xt)[1]
-    shares = _shares(np.bincount(assigned, minlength=nc1), nc2, rebalance)
+    sizes = np.bincount(assigned, minlength=nc1)
+    shares = _shares(sizes, nc2, rebalance)
+    # In the order that numpy's argsort leaves, as FAISS takes them: where k-means begins goes by it.
+    members = np.split(assigned.argsort(), np.cumsum(sizes)[:-1])
     stats, parts = [coarse.iteration_stats], []
     for cluster, wanted in enumerate(shares.tolist()):
         log(f"cluster {cluster} of {nc1}: {wanted} centroids")
         if not wanted:
             continue
         fine = Kmeans(d, wanted, **args)
-        fine.train(xt[assigned == cluster])
+        fine.train(xt[members[cluster]])
         stats.append(fine.iteration_stats)
         parts.append(fine.centroids)
     return np.vstack(parts), stats
