@@ -24,7 +24,9 @@ from tsscompat.errors import FaissError, FormatError
 from tsscompat.kernels import fastscan as kernels
 from tsscompat.kernels.metrics import FORMULAS
 from tsscompat.modules import from_spec, load
+from tsscompat.modules.distances import order_of
 from tsscompat.modules.fastscan import rounded
+from tsscompat.modules.structures import Lists
 
 D, N, K = 8, 300, 4
 L2, IP = tsscompat.METRIC_L2, tsscompat.METRIC_INNER_PRODUCT
@@ -43,19 +45,29 @@ def data(n: int, seed: int, d: int = D) -> Tensor:
     return torch.rand(n, d, generator=draw) + torch.randint(3, (n, 1), generator=draw)
 
 
+def rows_of(key: str, n: int, seed: int) -> Tensor:
+    """Vectors, or codes of 32 bits, for an index of a factory string."""
+    if "B" not in key.split(",")[-1][:1]:
+        return data(n, seed)
+    return torch.randint(256, (n, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
 @functools.cache
 def built(key: str, metric: int = L2, tune: str = "") -> Any:
     """An index of N vectors, nprobe 2; ids beyond 32 bits where it takes ids."""
-    index = tsscompat.index_factory(D, key, metric)
+    named, binary = key.startswith("IDMap"), rows_of(key, 1, 1).dtype == torch.uint8
+    index = tsscompat.index_binary_factory(32, key) if binary else tsscompat.index_factory(D, key, metric)
     for assignment in filter(None, tune.split(";")):
         name, value = assignment.split("=")
         setattr(index, name, eval(value))
-    index.train(data(N, 1))
-    if key.startswith("IDMap"):
-        index.add_with_ids(data(N, 2), torch.arange(N) + BIG)
-    else:
-        index.add(data(N, 2))
+    index.train(rows_of(key, N, 1))
+    index.add_with_ids(rows_of(key, N, 2), torch.arange(N) + BIG) if named else index.add(rows_of(key, N, 2))
     return index
+
+
+def asked_of(name: str, n: int) -> Tensor:
+    """Queries for a type."""
+    return rows_of(TYPES[name][0], n, 3)
 
 
 # name -> (factory string, metric, settings): every class of modules, every codec, their nests.
@@ -108,6 +120,31 @@ TYPES: dict[str, tuple[str, int, str]] = {
     "RefineFlat": ("IVF4,SQ6,RFlat", IP, "k_factor=3"),
     "HNSW": ("HNSW4,Flat", L2, ""),
     "HNSW-IP": ("HNSW4,SQ8", IP, ""),
+    "binary Flat": ("BFlat", L2, ""),
+    "binary IVF": ("BIVF4", L2, "nprobe=2"),
+    "binary HNSW": ("BHNSW4", L2, ""),
+    "binary IDMap": ("IDMap,BFlat", L2, ""),
+    "names of lists": ("IDMap,IVF4,SQ8", L2, ""),
+    "names of refined lists of a rotation": ("IDMap2,OPQ2_4,IVF4,PQ2x4np,RFlat", L2, ""),
+}
+# A row of the table of docs/serving.md each.
+KINDS = {
+    "Flat": [name for name in TYPES if name.startswith("Flat")],
+    "IVFFlat": ["IVFFlat", "IVFFlat-IP", "IVFFlat-L1"],
+    "IVFPQ": ["IVFPQ", "IVFPQ-IP", "IVFPQ-raw"],
+    "IVFSQ": ["IVFSQ", "IVFSQ-IP", "IVFSQ-half"],
+    "PQ": ["PQ", "PQ-IP"],
+    "SQ": ["SQ8", "SQ6-IP", "SQ4", "SQbf16", "SQtqmse4"],
+    "PQ, RQ fast scan": ["PQfs", "PQfs-IP", "RQfs"],
+    "IVF of fast scan": ["IVFPQfs", "IVFPQfsr", "IVFPQfsr-IP", "IVFRQfs"],
+    "RQ, LSQ, IVF of RQ": ["RQ", "LSQ-IP", "IVFRQ"],
+    "IDMap, IDMap2": ["IDMap", "IDMap2"],
+    "PreTransform": ["PCA", "PreTransform", "ITQ", "Hadamard", "L2norm"],
+    "Refine": ["Refine", "RefineFlat"],
+    "HNSW": ["HNSW", "HNSW-IP"],
+    "IVF of HNSW, of IMI": ["IVF of HNSW", "IMI"],
+    "binary Flat, IVF, HNSW, IDMap": ["binary Flat", "binary IVF", "binary HNSW", "binary IDMap"],
+    "nests of three to five": ["names of lists", "names of refined lists of a rotation"],
 }
 # Types whose export takes seconds are exported in `nox -s serving`; these have all that must be exported in a nest of few.
 EXPORTED = ["Flat", "IVFFlat", "PreTransform", "PQ", "IDMap2", "Refine"]
@@ -142,7 +179,7 @@ def reloaded(module: Any, folder: Path) -> Search:
 def program(name: str) -> torch.export.ExportedProgram:
     """A type's module as an exported program for batches of any size."""
     module = built(*TYPES[name]).module(k=K)
-    return torch.export.export(module, (data(2, 9),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    return torch.export.export(module, (asked_of(name, 2),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
 
 
 def exported(name: str, folder: Path) -> Search:
@@ -199,7 +236,7 @@ TRACED = {"export": exported, "compile": compiled, "onnx": onnx}
 def assert_answers_alike(name: str, search: Search) -> None:
     index = built(*TYPES[name])
     for n in (5, 1):
-        queries = data(n, 3)
+        queries = asked_of(name, n)
         assert_same_neighbours(index.search(queries, K), search(queries), rtol=1e-4, atol=1e-5)
 
 
@@ -222,10 +259,18 @@ def test_the_others_can_be_exported(name, route, tmp_path):
     assert_answers_alike(name, TRACED[route](name, tmp_path))
 
 
+COMPILED = [*EXPORTED, "IVFPQ", "SQ8", "HNSW"]
+
+
 @pytest.mark.serving
 @pytest.mark.parametrize("route", [inductor, aoti])
-@pytest.mark.parametrize("name", [*EXPORTED, "SQ8", "HNSW"])
+@pytest.mark.parametrize("name", COMPILED)
 def test_it_can_be_compiled_to_machine_code(name, route, tmp_path):
+    needs_a_compiler()
+    assert_answers_alike(name, route(name, tmp_path))
+
+
+def needs_a_compiler() -> None:
     from torch._inductor.cpp_builder import get_cpp_compiler
     from torch._inductor.exc import InvalidCxxCompiler
 
@@ -233,27 +278,102 @@ def test_it_can_be_compiled_to_machine_code(name, route, tmp_path):
         get_cpp_compiler()
     except InvalidCxxCompiler:
         pytest.skip("inductor needs a C++ compiler")
-    assert_answers_alike(name, route(name, tmp_path))
 
 
-def test_a_program_runs_without_tsscompat(tmp_path):
-    """TorchScript and an exported program, in a process in which neither tsscompat nor FAISS can be imported."""
-    module, queries = built(*TYPES["PreTransform"]).module(k=K), data(5, 3)
-    scripted(module, tmp_path)
-    exported("PreTransform", tmp_path)
+def test_the_documents_table():
+    """docs/serving.md names every kind, and every route that is tried here; what it calls compiled is."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "serving.md").read_text()
+    head, _, *rows = re.search(r"(\| type \|.*\n(?:\|.*\n)+)", text).group(1).strip().split("\n")
+    table = {cells[0]: cells[1:] for cells in ([cell.strip() for cell in row.strip("|").split("|")] for row in rows)}
+    assert head == "| type | script | export | compile | ONNX | `.pt` | safetensors | `state_dict` | AOTInductor |"
+    assert list(table) == list(KINDS) and sorted(name for names in KINDS.values() for name in names) == sorted(TYPES)
+    for kind, cells in table.items():
+        some = [name for name in KINDS[kind] if name in COMPILED]
+        assert cells == ["yes"] * 7 + ["yes" if some else "not tried"], kind
+
+
+# What has to be exported, and a module in each.
+WITHOUT = ["Flat", "IVFFlat", "IVFPQ", "PQ", "SQ8", "PreTransform", "IDMap2", "Refine"]
+APART = """
+import sys, warnings
+folder, routes, names = sys.argv[1], sys.argv[2].split(","), sys.argv[3].split(",")
+sys.modules["tsscompat"] = sys.modules["faiss"] = sys.modules["numba"] = None
+warnings.simplefilter("ignore")
+import torch
+answers, batches = {}, torch.load(folder + "/batches.pt")
+for name in names:
+    for route in routes:
+        if route == "aoti":
+            search = torch._inductor.aoti_load_package(f"{folder}/{name}/index.pt2")
+        elif route == "exported":
+            search = torch.export.load(f"{folder}/{name}/program.pt2").module()
+        else:
+            search = torch.jit.load(f"{folder}/{name}/scripted.pt")
+        answers[name + "/" + route] = [search(queries) for queries in batches]
+torch.save(answers, folder + "/answers.pt")
+"""
+
+
+def run_apart(code: str, *arguments: str) -> None:
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, *arguments], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+
+
+def assert_right_apart(names: list[str], routes: dict[str, Callable[[str, Path], Any]], folder: Path) -> None:
+    """What some routes write answers as the index in a process in which neither tsscompat nor FAISS nor numba can be imported."""
+    batches = [data(5, 3), data(1, 4)]
+    torch.save(batches, folder / "batches.pt")
+    for name in names:
+        (folder / name).mkdir()
+        for write in routes.values():
+            write(name, folder / name)
+    run_apart(APART, str(folder), ",".join(routes), ",".join(names))
+    answers = torch.load(folder / "answers.pt", weights_only=True)
+    assert len(answers) == len(names) * len(routes)
+    for key, found in answers.items():
+        for queries, answer in zip(batches, found):
+            expected = built(*TYPES[key.split("/")[0]]).search(queries, K)
+            assert_same_neighbours(expected, answer, rtol=1e-4, atol=1e-5)
+
+
+def test_programs_run_without_tsscompat(tmp_path):
+    script = lambda name, folder: scripted(built(*TYPES[name]).module(k=K), folder)  # noqa: E731
+    assert_right_apart(WITHOUT, {"scripted": script, "exported": exported}, tmp_path)
+
+
+@pytest.mark.serving
+def test_scripts_of_all_types_run_without_tsscompat(tmp_path):
+    names = [name for name in TYPES if not name.startswith("binary")]
+    assert_right_apart(names, {"scripted": lambda name, folder: scripted(built(*TYPES[name]).module(k=K), folder)}, tmp_path)
+
+
+@pytest.mark.serving
+def test_packages_run_without_tsscompat(tmp_path):
+    needs_a_compiler()
+    assert_right_apart(["IVFFlat", "PreTransform"], {"aoti": aoti}, tmp_path)
+
+
+@pytest.mark.serving
+@pytest.mark.parametrize("name", WITHOUT)
+def test_onnx_runs_without_torch(name, tmp_path):
+    """onnxruntime and numpy are all that an ONNX file needs."""
+    onnx(name, tmp_path)
+    queries = asked_of(name, 5)
+    np.save(tmp_path / "queries.npy", queries.numpy())
     code = """
 import sys
-sys.modules["tsscompat"] = sys.modules["faiss"] = None
-import torch
-queries, folder = torch.load(sys.argv[1] + "/queries.pt"), sys.argv[1]
-answers = [torch.jit.load(folder + "/scripted.pt")(queries), torch.export.load(folder + "/program.pt2").module()(queries)]
-torch.save([label for _, label in answers], folder + "/labels.pt")
+sys.modules.update(dict.fromkeys(["tsscompat", "faiss", "torch"]))
+import numpy, onnxruntime
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 3
+session = onnxruntime.InferenceSession(sys.argv[1] + "/index.onnx", options)
+distances, labels = session.run(None, {session.get_inputs()[0].name: numpy.load(sys.argv[1] + "/queries.npy")})
+numpy.savez(sys.argv[1] + "/answer.npz", distances=distances, labels=labels)
 """
-    torch.save(queries, tmp_path / "queries.pt")
-    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(tmp_path)], capture_output=True, text=True, timeout=300)
-    assert run.returncode == 0, run.stderr[-2000:]
-    for labels in torch.load(tmp_path / "labels.pt", weights_only=True):
-        assert torch.equal(labels, module(queries)[1])
+    run_apart(code, str(tmp_path))
+    answer = np.load(tmp_path / "answer.npz")
+    got = torch.from_numpy(answer["distances"]), torch.from_numpy(answer["labels"])
+    assert_same_neighbours(built(*TYPES[name]).search(queries, K), got, rtol=1e-4, atol=1e-5)
 
 
 def test_sources(tmp_path):
@@ -391,13 +511,28 @@ def test_tables_are_rounded_as_the_kernel_rounds_them(parts, norms, weight, shap
     assert torch.equal(got[2], expected.scale) and torch.equal(got[3], expected.start)
 
 
-def test_gradients_reach_stored_vectors():
-    module, queries = built(*TYPES["IVFFlat"]).module(), data(5, 3)
-    module.codec.rows.requires_grad_()
-    distances, _ = module.search(queries, 3, grad=True)
+@pytest.mark.parametrize("name", ["Flat", "Flat-IP", "IVFFlat", "IVFFlat-IP", "IDMap", "PCA", "RefineFlat", "HNSW", "IVFSQ-half"])
+def test_gradients_reach_stored_vectors(name):
+    """The gradient of a stored vector is that of the distances of which it is an end."""
+    module, queries = built(*TYPES[name]).module(), data(5, 3)
+    inner, x = module, queries
+    if name == "PCA":
+        inner, x = module.index, module.chain[0](queries)
+    elif name in ("IDMap", "RefineFlat"):
+        inner = module.index if name == "IDMap" else module.refine
+    rows = inner.codec.rows.requires_grad_()
+    distances, labels = module.search(queries, 3, grad=True)
     distances.sum().backward()
-    touched = module.codec.rows.grad.abs().sum(1) > 0
-    assert 3 <= int(touched.sum()) <= 15
+    places = labels - BIG if name == "IDMap" else labels
+    if "IVF" in name:
+        places = (inner.ids == labels[..., None]).long().argmax(-1)
+    again = rows.detach().clone().float().requires_grad_()
+    stored = again[places]
+    if name == "IVFSQ-half":
+        stored = stored + inner.coarse.vectors((inner.offsets[1:] <= places[..., None]).sum(-1))
+    FORMULAS[module.metric](x[:, None], stored, 0.0).sum().backward()
+    torch.testing.assert_close(rows.grad.float(), again.grad, rtol=1e-3, atol=1e-2 if "half" in name else 1e-4)
+    assert 3 <= int((rows.grad.abs().sum(1) > 0).sum()) <= 15
     assert not module.search(queries, 3)[0].requires_grad
 
 
@@ -427,6 +562,22 @@ def test_no_search_gathers_everything(key):
     assert 0 < largest.elements <= 2 * module.STEP < batch * n * D / 2
 
 
+@pytest.mark.parametrize("key", ["IVF4,Flat", "IVF4,PQ2x4np", "IVF4,SQ8", "IVF4,PQ4x4fs", "IVF4,RQ2x4"])
+def test_one_query_gathers_no_more_than_a_step(key, monkeypatch):
+    """A query of its own looks at its rows at once where they fit a step, else page by page, with the same answer."""
+    index = tsscompat.index_factory(D, key)
+    index.train(data(600, 1))
+    index.add(data(20_000, 2))
+    module, queries = index.module(k=K, nprobe=3), data(3, 3)
+    expected = [module(query[None]) for query in queries]
+    monkeypatch.setattr(Lists, "STEP", 1 << 13)
+    for query, whole in zip(queries, expected):
+        with Largest() as largest:
+            distances, labels = module(query[None])
+        assert 0 < largest.elements <= 2 * module.STEP
+        assert torch.equal(labels, whole[1]) and torch.equal(distances, whole[0])
+
+
 def test_an_exported_loop_holds_a_step():
     """The body of an exported program's loop is for as many rows as a step has, however many there are."""
     held = program("IVFFlat")
@@ -437,6 +588,30 @@ def test_an_exported_loop_holds_a_step():
     rows = built(*TYPES["IVFFlat"]).module()
     most = max(shape[1] for shape in shapes if len(shape) > 1 and isinstance(shape[1], int))
     assert most <= rows.PAGE * rows.PAGES + K + rows.EXTRA
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_equal_numbers_stay_in_order_when_traced(descending):
+    """Programs order ties as they come, also where torch's sort does not."""
+    torch._dynamo.reset()
+    traced = torch.compile(lambda x: order_of(x, descending), fullgraph=True, dynamic=True, backend="eager")
+    for columns in (2, 18, 40, 300):
+        x = torch.randint(4, (30, columns), generator=torch.Generator().manual_seed(columns))
+        for values in (x, x.float(), torch.where(x == 3, float("inf"), x.float())):
+            assert torch.equal(traced(values), torch.sort(values, dim=1, descending=descending, stable=True)[1])
+
+
+@pytest.mark.parametrize("key", ["Flat", "IVF4,Flat"])
+def test_traced_ties_are_in_order_of_id(key):
+    """Each vector is there twice; 20 results."""
+    torch._dynamo.reset()
+    index = tsscompat.index_factory(D, key)
+    index.train(data(N, 1))
+    index.add(data(N, 2).repeat(2, 1))
+    expected = index.search(data(6, 3), 20)
+    search = torch.compile(index.module(k=20), fullgraph=True, dynamic=True, backend="eager")
+    labels = search(data(6, 3))[1]
+    assert torch.equal(labels, expected[1]) and (expected[0][:, ::2] == expected[0][:, 1::2]).all()
 
 
 @pytest.mark.parametrize("key", ["Flat", "IVF4,Flat", "HNSW4", "PQ2x4np"])

@@ -52,8 +52,11 @@ def order_of(x: Tensor, descending: bool) -> Tensor:
     """The order of the numbers of each row, equal ones as they come."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if torch.compiler.is_compiling():
-            # ONNX knows no sort that is called stable; its own is, and torch's on a CPU.
-            return torch.sort(x, dim=1, descending=descending)[1]
+            # ONNX knows no sort that is called stable, and torch's other one is not, from 17 numbers on where the CPU has AVX-512: so
+            # equal numbers, which stand together, are sorted once more, by their place.
+            values, order = torch.sort(x, dim=1, descending=descending)
+            first = torch.cat([torch.zeros_like(order[:, :1]), (values[:, 1:] != values[:, :-1]).long()], 1)
+            return torch.sort(first.cumsum(1) * x.shape[1] + order, dim=1)[0] % x.shape[1]
     return torch.sort(x, stable=True, dim=1, descending=descending)[1]
 
 
