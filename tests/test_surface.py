@@ -282,3 +282,41 @@ def test_product_codes_take_the_inner_product_for_metrics_that_they_do_not_know(
 def test_scalar_codes_are_searched_by_two_metrics(module):
     with pytest.raises(RuntimeError):
         filled(module, "SQ8", "L1").search(vectors(3, 1), 2)
+
+
+@pytest.mark.parametrize("params", [3, {"nprobe": 2}], ids=repr)
+@pytest.mark.parametrize("key", ["Flat", "IVF1,Flat", "IDMap,Flat", "L2norm,Flat", "Flat,RFlat"])
+def test_what_is_no_search_parameters_is_a_type_error(faiss, key, params):
+    index = faiss.index_factory(4, key)
+    x = np.eye(4, dtype=np.float32)
+    index.train(x)
+    index.add_with_ids(x, np.arange(4)) if "IDMap" in key else index.add(x)
+    with pytest.raises(TypeError):
+        index.search(x, 1, params=params)
+
+
+@pytest.mark.parametrize("key", ["PQ2x4fs", "IVF1,Flat", "LSH"])
+def test_every_type_that_reconstructs_measures_single_distances(key):
+    x, found = np.random.default_rng(0).standard_normal((50, 4)).astype(np.float32), []
+    for module in (faiss, tsscompat):
+        index = module.index_factory(4, key)
+        index.train(x)
+        index.add(x)
+        if key == "IVF1,Flat":
+            index.make_direct_map()
+        computer = index.get_distance_computer()
+        computer.set_query(module.swig_ptr(x[0]))
+        found.append([computer(i) for i in (0, 7, 49)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-5)
+    with pytest.raises(RuntimeError):
+        tsscompat.index_factory(4, "IVF1,Flat", tsscompat.METRIC_INNER_PRODUCT).get_distance_computer()
+
+
+def test_binary_searches_check_types(faiss):
+    index, codes = faiss.IndexBinaryFlat(16), np.zeros((3, 2), np.uint8)
+    index.add(codes)
+    for wrong in (2.0, "2", None):
+        with pytest.raises(TypeError):
+            index.search(codes, wrong)
+    with pytest.raises(TypeError):
+        index.search(codes, 1, params={"nprobe": 1})

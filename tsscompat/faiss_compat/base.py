@@ -21,7 +21,8 @@ from tsscompat.devices import Placement
 from tsscompat.errors import FaissError, MethodError, check, expect
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer, real
-from tsscompat.faiss_compat.params import SearchParameters
+from tsscompat.faiss_compat.computers import DistanceComputer
+from tsscompat.faiss_compat.params import SearchParameters, search_params
 from tsscompat.faiss_compat.pointers import PointerMethods
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorBatch
 
@@ -116,7 +117,7 @@ class Index(PointerMethods, Stated):
                 return found
         batch = rows(x if numeric_type == enums.Float32 else _numeric(x, numeric_type), self.d, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        distances, labels = self._search(batch.tensor, operator.index(k), params)
+        distances, labels = self._search(batch.tensor, operator.index(k), search_params(params))
         return batch.give_back(distances, D), batch.give_back(labels, I)
 
     def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
@@ -126,7 +127,7 @@ class Index(PointerMethods, Stated):
     def range_search(self, x: Array, thresh: float, *, params: SearchParameters | None = None) -> tuple[Array, Array, Array]:
         """All vectors within a radius (beyond a similarity) of each row of x: limits, distances, ids."""
         batch = rows(x, self.d, self.device)
-        lims, distances, labels = self._range_search(batch.tensor, float(thresh), params)
+        lims, distances, labels = self._range_search(batch.tensor, float(thresh), search_params(params))
         return lims_out(batch, lims), batch.give_back(distances), batch.give_back(labels)
 
     def assign(self, x: Array, k: int = 1, labels: Array | None = None) -> Array:
@@ -148,7 +149,7 @@ class Index(PointerMethods, Stated):
         """A search that also gives the vectors found, as far as the index still knows them."""
         batch = rows(x, self.d, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        distances, labels, vectors = self._search_and_reconstruct(batch.tensor, operator.index(k), params)
+        distances, labels, vectors = self._search_and_reconstruct(batch.tensor, operator.index(k), search_params(params))
         return batch.give_back(distances, D), batch.give_back(labels, I), batch.give_back(vectors, R)
 
     def search_and_return_codes(
@@ -165,7 +166,9 @@ class Index(PointerMethods, Stated):
         """A search that also gives the codes of what it finds, behind their list numbers where asked for."""
         batch = rows(x, self.d, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        distances, labels, found = self._search_and_return_codes(batch.tensor, operator.index(k), include_listnos, params)
+        distances, labels, found = self._search_and_return_codes(
+            batch.tensor, operator.index(k), include_listnos, search_params(params)
+        )
         return batch.give_back(distances, D), batch.give_back(labels, I), batch.give_back(found, codes)
 
     def reconstruct(self, key: int, x: Array | None = None) -> Array:
@@ -251,8 +254,10 @@ class Index(PointerMethods, Stated):
         self._add_sa_codes(batch.tensor, None if ids is None else ids_in(ids, batch.tensor.shape[0], self.device))
 
     def get_distance_computer(self) -> Any:
-        """Distances to single vectors, for a query set on it."""
-        self._refuse("get_distance_computer")
+        """Distances to single vectors, for a query set on it; unless the type has its own, those of L2 to reconstructed ones."""
+        if self.metric_type != enums.METRIC_L2:
+            self._refuse("get_distance_computer")
+        return DistanceComputer(self)
 
     def display(self) -> None:
         """Print what the index is."""

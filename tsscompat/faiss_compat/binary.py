@@ -6,6 +6,7 @@ and the largest int32. Hooks are those of Index (base.py), on codes in place of 
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,7 +29,7 @@ from tsscompat.faiss_compat.enums import (
     EXACT_TOPK,
     METRIC_L2,
 )
-from tsscompat.faiss_compat.params import SearchParameters
+from tsscompat.faiss_compat.params import SearchParameters, search_params
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorBatch
 from tsscompat.faiss_compat.vectors import UInt8Vector
@@ -103,12 +104,12 @@ class IndexBinary(BinaryPointerMethods, Stated):
     def search(self, x: Array, k: int, *, params: SearchParameters | None = None) -> tuple[Array, Array]:
         """The k nearest codes of each row of x: distances and ids, nearest first, padded with id -1."""
         if k > 0 and params is None and plain_rows(x, self.code_size, np.uint8):
-            found = self._search_arrays(x, int(k))
+            found = self._search_arrays(x, operator.index(k))
             if found is not None:
                 return found
         batch = codes_in(x, self.code_size, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        distances, labels = self._search(batch.tensor, int(k), params)
+        distances, labels = self._search(batch.tensor, operator.index(k), search_params(params))
         return batch.give_back(distances), batch.give_back(labels)
 
     def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
@@ -120,21 +121,24 @@ class IndexBinary(BinaryPointerMethods, Stated):
         batch = codes_in(x, self.code_size, self.device)
         if isinstance(thresh, (float, np.floating)):
             raise TypeError(f"expected a whole number as threshold, got {thresh!r}")
-        lims, distances, labels = self._range_search(batch.tensor, int(thresh), params)
+        lims, distances, labels = self._range_search(batch.tensor, int(thresh), search_params(params))
         return lims_out(batch, lims), batch.give_back(distances.float()), batch.give_back(labels)
 
     def assign(self, x: Array, k: int = 1, labels: Array | None = None) -> Array:
         """The ids of the k nearest codes of each row of x."""
         batch = codes_in(x, self.code_size, self.device)
         expect(k > 0, "k must be positive, got {}", k)
-        return batch.give_back(self._assign(batch.tensor, int(k)), labels)
+        return batch.give_back(self._assign(batch.tensor, operator.index(k)), labels)
 
     def search_and_reconstruct(self, x: Any, k: Any, *arguments: Any, params: SearchParameters | None = None) -> Any:
         """A search that also gives the codes found; or, as in FAISS, (n, x, k, distances, labels, recons[, params]) with pointers."""
         if not arguments:
             batch = codes_in(x, self.code_size, self.device)
             expect(k > 0, "k must be positive, got {}", k)
-            return tuple(batch.give_back(part) for part in self._search_and_reconstruct(batch.tensor, int(k), params))
+            return tuple(
+                batch.give_back(part)
+                for part in self._search_and_reconstruct(batch.tensor, operator.index(k), search_params(params))
+            )
         n, queries, (wanted, distances, labels, recons, *more) = x, k, arguments
         found = self._search_and_reconstruct(
             behind(queries, n, self.code_size).to(self.device), wanted, more[0] if more else params

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Stated, boolean, byte, child, integer, real, size_t
 
 
@@ -101,10 +100,16 @@ class SearchParametersResidualCoarseQuantizer(SearchParameters):
     beam_factor = real(4.0, "beam size for each result (negative: exact)")
 
 
+def search_params(params: SearchParameters | None) -> SearchParameters | None:
+    """The parameters of a search as they came; what is something else is refused by its type."""
+    if params is not None and not isinstance(params, SearchParameters):
+        raise TypeError(f"expected search parameters, got {type(params).__name__}")
+    return params
+
+
 def selector_of(params: SearchParameters | None) -> Any:
     """The selector among the parameters of a search, if any."""
-    check(params is None or isinstance(params, SearchParameters), "expected search parameters, got {}", type(params).__name__)
-    return None if params is None else params.sel
+    return None if search_params(params) is None else params.sel  # type: ignore[union-attr]
 
 
 __all__ = [
