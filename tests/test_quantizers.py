@@ -298,3 +298,14 @@ def test_sizes_of_every_type(name):
     theirs, ours = (faiss.ScalarQuantizer(D, getattr(faiss.ScalarQuantizer, name)) for faiss in MODULES)
     assert ours.qtype == theirs.qtype
     assert (ours.code_size, ours.bits) == (theirs.code_size, theirs.bits)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_product_codes_refuse_the_parameters_of_other_indexes(module):
+    index = module.IndexPQ(D, 3, 4)
+    index.train(data())
+    index.add(data(50))
+    for params in (module.SearchParametersHNSW(efSearch=5), module.SearchParametersIVF(nprobe=2)):
+        with pytest.raises(RuntimeError):
+            index.search(data(3), 2, params=params)
+    assert index.search(data(3), 2, params=module.SearchParametersPQ())[1].shape == (3, 2)

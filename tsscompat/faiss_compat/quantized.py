@@ -211,6 +211,8 @@ class IndexPQ(ScannedCodes):
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         kind, threshold = self.search_type, self.polysemous_ht
+        # FAISS takes its own parameters only, and no selector; here a selector may come in plain ones too.
+        check(params is None or type(params) in (SearchParameters, SearchParametersPQ), "invalid search params for IndexPQ")
         if isinstance(params, SearchParametersPQ):
             kind, threshold = params.search_type, params.polysemous_ht
         if kind == self.ST_PQ:
