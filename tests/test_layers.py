@@ -23,6 +23,7 @@ MAY_IMPORT = {
         "tsscompat.advice",
     },
     "tsscompat.standin": {"tsscompat"},
+    "tsscompat.children": {"tsscompat.standin"},
     "tsscompat.errors": set(),
     "tsscompat.interrupts": {"tsscompat.errors"},
     "tsscompat.arrays": FOUNDATION,

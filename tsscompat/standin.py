@@ -4,6 +4,9 @@
 `faiss.__version__` tells the release of FAISS that is implemented. `faiss.contrib.x` is `tsscompat.contrib.x`; the other modules of
 FAISS's package, which scripts import for the names in them, are the stand-in itself. The real FAISS and the stand-in do not mix: whichever
 of them a process imports first stays, and asking for the other raises.
+
+Processes that `multiprocessing` spawns get this one's module search path, which names a directory whose `faiss` installs the stand-in
+there. Clients that ask for the installed version of `faiss-cpu` are told the one that is implemented.
 """
 
 from __future__ import annotations
@@ -11,9 +14,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
+from importlib.metadata import Distribution, DistributionFinder
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -25,6 +30,8 @@ from tsscompat.faiss_compat.stats import Namespace
 
 # Modules of FAISS's package whose names its top level repeats.
 _FLAT = ("swigfaiss", "loader", "array_conversions", "class_wrappers", "extra_wrappers", "gpu_wrappers")
+# On the search path of processes started from here.
+CHILDREN = str(Path(tsscompat.__file__).parent / "children")
 
 
 class StandIn(Namespace):
@@ -34,12 +41,24 @@ class StandIn(Namespace):
         super().__init__("faiss", tsscompat.__doc__)
         self.__dict__.update({name: value for name, value in vars(tsscompat).items() if not name.startswith("__")})
         self.__version__ = get_version()
+        self.__file__ = tsscompat.__file__
         self.__path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(f"module 'faiss' has no attribute {name!r}")
         missing("faiss", name)
+
+
+class Installed(Distribution):
+    """What `importlib.metadata` tells of faiss-cpu."""
+
+    def read_text(self, filename: str) -> str | None:
+        texts = {"METADATA": f"Metadata-Version: 2.1\nName: faiss-cpu\nVersion: {get_version()}\n", "top_level.txt": "faiss\n"}
+        return texts.get(filename)
+
+    def locate_file(self, path: Any) -> Path:
+        return Path(tsscompat.__file__).parent / path
 
 
 class Finder(MetaPathFinder, Loader):
@@ -57,6 +76,10 @@ class Finder(MetaPathFinder, Loader):
         if rest and rest not in _FLAT and importlib.util.find_spec(f"tsscompat.{rest}") is None:
             return None
         return importlib.util.spec_from_loader(fullname, self, is_package=not rest or rest == "contrib")
+
+    def find_distributions(self, context: DistributionFinder.Context) -> Iterator[Distribution]:
+        if context.name is None or context.name.lower().replace("_", "-") == "faiss-cpu":
+            yield Installed()
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self.module if spec.name == "faiss" else None
@@ -81,4 +104,6 @@ def install_as_faiss() -> ModuleType:
                 "call install_as_faiss() before anything imports it"
             )
         sys.meta_path.insert(0, Finder())
+        if CHILDREN not in sys.path:
+            sys.path.insert(1, CHILDREN)  # behind the script's own directory
     return importlib.import_module("faiss")

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 import tsscompat
+from tsscompat.standin import CHILDREN
 
 USAGE = "usage: python -m tsscompat run SCRIPT.py ARGUMENTS...\n       python -m tsscompat run -m MODULE ARGUMENTS..."
 
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str]) -> int:
         print(USAGE)
         return 0 if rest else 2
     tsscompat.install_as_faiss()
+    # Programs that this one starts with the same environment find it too.
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (CHILDREN, os.environ.get("PYTHONPATH"))))
     sys.argv = rest
     if module:
         sys.path[0] = os.getcwd()
