@@ -92,6 +92,22 @@ def test_lists_are_searched_alike(metric, residual):
 
 
 @pytest.mark.parametrize("metric", [L2, IP])
+def test_of_ties_with_the_last_result_the_first_that_came_stay(metric):
+    index = faiss.index_factory(D, "IVF8,PQ8x4fs", metric)
+    index.train(TRAIN)
+    # Every vector is there seven times, under ids in no order.
+    ids = np.random.default_rng(4).permutation(7 * N)
+    index.add_with_ids(np.tile(BASE, (7, 1)), ids)
+    theirs, ours = both(index)
+    theirs.nprobe = ours.nprobe = 5
+    many = clusters(200, 5)
+    for k in (21, 60, 300):
+        (there, named), (here, labels) = theirs.search(many, k), ours.search(many, k)
+        np.testing.assert_allclose(here, there, rtol=1e-5)
+        np.testing.assert_array_equal(np.sort(labels), np.sort(named))
+
+
+@pytest.mark.parametrize("metric", [L2, IP])
 def test_ranges_agree_where_faiss_does_not_wrap_around(metric):
     theirs, ours = both(plain("IVF12,PQ8x4fs", metric))
     theirs.nprobe = ours.nprobe = 4

@@ -1,7 +1,7 @@
 """Scans of lists of 4-bit codes in blocks; compiled.
 
 Sums are whole numbers of 16 bits, flipped for similarities, so that low ones are good; heaps hold them as floats beside labels, as the
-other scans of lists do (ivf_heap.py), and only at the end they become distances.
+other scans of lists do (ivf_heap.py), and only at the end they become distances. More than 20 results come by way of reservoirs.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from tsscompat.kernels.numba.addressed import address
-from tsscompat.kernels.numba.ivf_heap import WORST, among, roomy, sift, start_heap
+from tsscompat.kernels.numba.ivf_heap import WORST, among, roomy, sift, sift_from, start_heap
 from tsscompat.kernels.numba.jit import in_order, inline, jit
 from tsscompat.kernels.numba.lanes import lowest
 from tsscompat.kernels.numba.nibbles import GROUP, SEAT, TOGETHER, many_sums, one_sums
 from tsscompat.kernels.numba.prefetch import prefetch
+from tsscompat.kernels.numba.reservoir import ROWS, SHIFT, gather, room_for, thinned, under, worthwhile
 
 F = np.float32
 HIGHEST = 65535
 # Bytes of the next list that are asked for ahead.
 _AHEAD = 4096
+# Results that are put in order by counting those before each, 8 at a time.
+_RANKED = 256
 
 
 @inline
@@ -55,6 +58,12 @@ def _keep(found, sums, row, costs, labels, ids, allowed, first, start, named, ip
 
 
 @in_order
+def _distance(cost, ip, unit, start):  # type: ignore[no-untyped-def]
+    """What a sum stands for: the same number by way of a heap and of a reservoir."""
+    return start + unit * (F(HIGHEST) - cost if ip else cost)
+
+
+@in_order
 def _finish(costs, labels, ip, scale, start):  # type: ignore[no-untyped-def]
     """Turn a heap of sums into distances, best first."""
     unit = F(1) / scale if scale > 0 else F(0)
@@ -68,7 +77,54 @@ def _finish(costs, labels, ip, scale, start):  # type: ignore[no-untyped-def]
         if costs[i] == WORST:
             costs[i] = -WORST if ip else WORST
         else:
-            costs[i] = start + unit * (F(HIGHEST) - costs[i] if ip else costs[i])
+            costs[i] = _distance(costs[i], ip, unit, start)
+
+
+@inline
+def _start_of(row, keys, offsets, sizes):  # type: ignore[no-untyped-def]
+    """Which of the probed lists a row is in, and where that begins."""
+    for l in keys:
+        if l >= 0 and offsets[l] <= row < offsets[l] + sizes[l]:
+            return l, offsets[l]
+    return np.int64(-1), np.int64(0)
+
+
+@inline
+def _named(entry, ids, offsets, sizes, keys, named):  # type: ignore[no-untyped-def]
+    """What the row of a reservoir's entry is called."""
+    row = entry & ROWS
+    l, start = _start_of(row, keys, offsets, sizes) if named == 1 else (np.int64(0), np.int64(0))
+    return _label(row, ids, l << 32, start, named)
+
+
+@inline
+def _settle(entries, n, ids, offsets, sizes, keys, named, ip, scale, start, costs, labels):  # type: ignore[no-untyped-def]
+    """The best of a reservoir as distances, best first."""
+    k = costs.shape[0]
+    if n > k:
+        n, _ = thinned(entries, n, k, k)
+    small = n <= _RANKED
+    for i in range(n):
+        # The heap was begun: places that stay free have the worst cost, and are before the rest.
+        label, at = _named(entries[i], ids, offsets, sizes, keys, named), k - n + i
+        costs[at], labels[at] = F(entries[i] >> SHIFT), ~label if ip else label
+        small &= 0 <= label <= ROWS
+    if not small:
+        for top in range(k // 2 - 1, -1, -1):
+            sift_from(costs, labels, k, top)
+        _finish(costs, labels, ip, scale, start)
+        return
+    unit = F(1) / scale if scale > 0 else F(0)
+    for i in range(n):
+        entries[i] = (entries[i] & ~ROWS) | (labels[k - n + i] & ROWS)
+    for i in range(k):
+        costs[i], labels[i] = -WORST if ip else WORST, -1
+    for i in range(n):
+        at, label, cost = under(entries, n, entries[i]), entries[i] & ROWS, F(entries[i] >> SHIFT)
+        # An id that was added twice may have the same sum twice.
+        while labels[at] >= 0:
+            at += 1
+        costs[at], labels[at] = _distance(cost, ip, unit, start), ROWS - label if ip else label
 
 
 @inline
@@ -114,9 +170,11 @@ def by_query(  # type: ignore[no-untyped-def]
     flip = np.uint16(HIGHEST if ip else 0)
     values, names = np.empty(0, np.float32), np.empty(0, np.int64)
     visited = scored = entered = 0
+    pooled = worthwhile(k, GROUP, 1)
+    entries = np.empty(room_for(k, GROUP) if pooled else 0, np.int64)
     for q in range(first, last):
         start_heap(costs[q], labels[q], ip)
-        before = entered
+        before, held, bar = entered, 0, HIGHEST
         none = k == 0 and bars[q] < 0
         seats[0].bar = HIGHEST if k else 0 if none else np.uint16(bars[q])
         unit = F(1) / scales[q] if scales[q] > 0 else F(0)
@@ -145,7 +203,14 @@ def by_query(  # type: ignore[no-untyped-def]
                 block, inside = origin + row // per_block * stride, row % per_block
                 row += GROUP * (one_sums(block, inside, per_block, stride, groups, parts, layer, tail, weight, flip, place) - 1)
                 found = np.uint64(0) if none else _among_group(np.uint64(seats[0].found), row, stop)
-                if k:
+                if pooled:
+                    if found:
+                        if held + GROUP > entries.shape[0]:
+                            held, bar = thinned(entries, held, k, k + k // 2)
+                            seats[0].bar = np.uint16(max(bar, 0))
+                        more = gather(found, seats[0].sums, row, bar, allowed, entries, held)
+                        entered, held = entered + more - held, more
+                elif k:
                     entered += _keep(found, seats[0].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, named, ip)
                     seats[0].bar = _bar(costs[q, 0])
                 else:
@@ -161,7 +226,10 @@ def by_query(  # type: ignore[no-untyped-def]
                 row += GROUP
             if not masked:
                 scored += stop - start
-        _finish(costs[q], labels[q], ip, scales[q], starts[q])
+        if pooled:
+            _settle(entries, held, ids, offsets, sizes, keys[q], named, ip, scales[q], starts[q], costs[q], labels[q])
+        else:
+            _finish(costs[q], labels[q], ip, scales[q], starts[q])
         hits[q] = entered - before
     return visited, scored, entered, values, names
 
@@ -221,6 +289,10 @@ def by_list(  # type: ignore[no-untyped-def]
     ends, asked = _pairs_of(keys, offsets.shape[0], first, last)
     for q in range(first, last):
         start_heap(costs[q], labels[q], ip)
+    n_queries, k = last - first, costs.shape[1]
+    pooled = worthwhile(k, GROUP, n_queries)
+    pools = np.empty((n_queries if pooled else 0, room_for(k, GROUP)), np.int64)
+    held, bars = np.zeros(n_queries, np.int64), np.full(n_queries, HIGHEST)
     visited = scored = entered = 0
     for l in range(offsets.shape[0]):
         start, stop = offsets[l], offsets[l] + sizes[l]
@@ -235,7 +307,7 @@ def by_list(  # type: ignore[no-untyped-def]
                 q = pair // nprobe
                 seats[s].tables = tables + size * (pair if per_pair else q)
                 seats[s].bias = np.uint16(biases[q, pair % nprobe]) if biases.shape[0] else np.uint16(0)
-                seats[s].bar = _bar(costs[q, 0])
+                seats[s].bar = np.uint16(max(bars[q - first], 0)) if pooled else _bar(costs[q, 0])
             row = start
             while row < stop:
                 n, groups = min(GROUP, stop - row), 1
@@ -257,13 +329,26 @@ def by_list(  # type: ignore[no-untyped-def]
                     found = _among_group(np.uint64(seats[s].found), row, stop)
                     if found:
                         q = asked[i + s] // nprobe
+                        if pooled:
+                            o = q - first
+                            n = held[o]
+                            if n + GROUP > pools.shape[1]:
+                                n, bars[o] = thinned(pools[o], n, k, k + k // 2)
+                                seats[s].bar = np.uint16(max(bars[o], 0))
+                            held[o] = gather(found, seats[s].sums, row, bars[o], allowed, pools[o], n)
+                            entered += held[o] - n
+                            continue
                         entered += _keep(found, seats[s].sums, row, costs[q], labels[q], ids, allowed, l << 32, start, named, ip)
                         seats[s].bar = _bar(costs[q, 0])
                 row += GROUP
             if not masked:
                 scored += m * (stop - start)
     for q in range(first, last):
-        _finish(costs[q], labels[q], ip, scales[q], starts[q])
+        if pooled:
+            entries, n = pools[q - first], held[q - first]
+            _settle(entries, n, ids, offsets, sizes, keys[q], named, ip, scales[q], starts[q], costs[q], labels[q])
+        else:
+            _finish(costs[q], labels[q], ip, scales[q], starts[q])
     return visited, scored, entered
 
 
