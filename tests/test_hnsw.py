@@ -250,3 +250,62 @@ def test_cagra():
     assert recall(made, x, queries, L2) > 0.6
     with pytest.raises(RuntimeError):
         made.add(x)
+
+
+# -- one vector at a time -----------------------------------------------------------------------------------------------------------
+
+
+def edges(module, index) -> list[set[int]]:
+    """The neighbours of each node on all levels."""
+    begin, near = (module.vector_to_array(v) for v in (index.hnsw.offsets, index.hnsw.neighbors))
+    return [set(near[a:b].tolist()) for a, b in zip(begin[:-1].astype(int), begin[1:].astype(int))]
+
+
+def ours_again(index):
+    return tsscompat.deserialize_index(tsscompat.serialize_index(index))
+
+
+@pytest.mark.parametrize("key", ["HNSW8", "HNSW8_SQ8"])
+def test_adding_one_vector_at_a_time(key):
+    """The graph is FAISS's, and what is kept of the codes decoded so far is what all of them decode to."""
+    x, made = vectors(250, 12, 4), []
+    for module in (faiss, tsscompat):
+        index = module.index_factory(12, key)
+        index.train(x)
+        for i in range(len(x)):
+            index.add(x[i : i + 1])
+        made.append((edges(module, index), index))
+    (wanted, _), (got, index) = made
+    alike = np.mean([a == b for a, b in zip(wanted, got)])
+    assert alike > 0.97  # distances may be rounded another way where one neighbour shuts another out
+    same(index.search(x, 5), ours_again(index).search(x, 5))
+
+
+@pytest.mark.parametrize("key", ["HNSW8", "HNSW8_SQ8", "PQ4x4fs"])
+def test_room_for_one_more_is_not_made_each_time(key):
+    """Memory that grows by one vector is copied a few times, not once for each."""
+    x = vectors(400, 12, 5)
+    index = tsscompat.index_factory(12, key)
+    index.train(x)
+    held = index.codes if key == "PQ4x4fs" else index.hnsw.neighbors
+    moves = set()
+    for i in range(400):
+        index.add(x[i : i + 1])
+        moves.add(held.tensor.data_ptr())
+    assert len(moves) < 50
+
+
+def test_the_argument_of_a_metric_is_the_storage_s():
+    x, q = np.abs(vectors(400, 8, 6)), np.abs(vectors(9, 8, 7))
+    index = faiss.IndexHNSWFlat(8, 8, faiss.METRIC_Lp)
+    index.storage.metric_arg = 3
+    index.add(x)
+    same(index.search(q, 5), ours(index).search(q, 5))
+    made = tsscompat.IndexHNSWFlat(8, 8, tsscompat.METRIC_Lp)
+    made.storage.metric_arg = 3
+    made.add(x)
+    assert made.storage.metric_arg == 3 and made.metric_arg == 0
+    exact = tsscompat.IndexFlat(8, tsscompat.METRIC_Lp)
+    exact.metric_arg = 3
+    exact.add(x)
+    same(made.search(q, 1), exact.search(q, 1))

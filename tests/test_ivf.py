@@ -409,3 +409,18 @@ def test_lists_of_vectors_behind_transforms():
     oracle.search_centroid(theirs, oracle.swig_ptr(x), 50, oracle.swig_ptr(expected))
     tsscompat.search_centroid(ours, tsscompat.swig_ptr(x), 50, tsscompat.swig_ptr(found))
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("key", ["IVF16,Flat", "IVF16,PQ4x4", "IVF16,PQ4x4fs", "IVF16,SQ8"])
+def test_lists_that_do_not_exist_are_refused(key):
+    """add_core and encode_vectors take numbers of lists from the caller."""
+    x = np.random.default_rng(0).random((400, 16), dtype=np.float32)
+    index = tsscompat.index_factory(16, key)
+    index.train(x)
+    for bad in (16, 10**7):
+        numbers, codes = np.full(4, bad, dtype=np.int64), np.zeros((4, index.code_size), dtype=np.uint8)
+        with pytest.raises(RuntimeError, match="no such list"):
+            index.add_core(4, tsscompat.swig_ptr(x[:4].copy()), None, tsscompat.swig_ptr(numbers))
+        with pytest.raises(RuntimeError, match="no such list"):
+            index.encode_vectors(4, tsscompat.swig_ptr(x[:4].copy()), tsscompat.swig_ptr(numbers), tsscompat.swig_ptr(codes))
+    assert index.ntotal == 0

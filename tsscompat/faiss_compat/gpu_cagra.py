@@ -6,6 +6,7 @@ offers for it, so those settings are permissions. Walks begin at the nearest of 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -119,7 +120,7 @@ def walk_of(params: SearchParametersCagra, k: int) -> Walk:
 def flat_graph(hnsw: HNSW, edges: Tensor) -> None:
     """Make a graph of one level with these edges (n, degree)."""
     n, degree = edges.shape
-    hnsw.set_default_probas(max(1, degree // 2), 0.0)
+    hnsw.set_default_probas(max(1, degree // 2), 1.0 / math.log(max(2, degree // 2)))
     hnsw.levels.tensor = torch.ones(n, dtype=torch.int32, device=edges.device)
     hnsw.offsets.tensor = (torch.arange(n + 1, device=edges.device) * degree).view(torch.uint64)
     hnsw.neighbors.tensor = edges.to(torch.int32).reshape(-1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -71,11 +72,11 @@ class HNSW(Stated):
         super().__init__()
         self.rng = RandomGenerator(12345)
         self.offsets.push_back(0)
-        self.set_default_probas(M, 0.0)
+        self.set_default_probas(M, 1.0 / math.log(max(2, M)))
 
     def set_default_probas(self, M: int, levelMult: float) -> None:
-        """Set the levels' chances and widths for M neighbours a node."""
-        chances, ends = levels_of.probabilities(max(2, M))
+        """Set the levels' chances and widths for M neighbours a node; chances fall by exp(-1 / levelMult) from level to level."""
+        chances, ends = levels_of.probabilities(max(2, M), levelMult)
         self.assign_probas = chances
         self.cum_nneighbor_per_level = ends
 
@@ -104,7 +105,7 @@ class HNSW(Stated):
 
     def random_level(self) -> int:
         """Draw a level."""
-        return int(levels_of.draw_levels(1, list(self.assign_probas), self.rng)[0])
+        return int(levels_of.draw_levels(1, self.assign_probas.tensor.tolist(), self.rng)[0])
 
     def prepare_level_tab(self, n: int, preset_levels: bool = False) -> int:
         """Make room for n more nodes, drawing their levels unless they are there; gives the highest."""
@@ -113,10 +114,16 @@ class HNSW(Stated):
             check(held + n == self.levels.size(), "{} levels are there for {} nodes", self.levels.size(), held + n)
         else:
             check(held == self.levels.size(), "{} levels are there for {} nodes", self.levels.size(), held)
-            self.levels.append(levels_of.draw_levels(n, list(self.assign_probas), self.rng) + 1)
+            self.levels.append(levels_of.draw_levels(n, self.assign_probas.tensor.tolist(), self.rng) + 1)
+        begin = int(self.offsets.at(held))
+        if n == 1:  # in a third of the time
+            level = int(self.levels.at(held))
+            end = begin + int(self.cum_nneighbor_per_level.at(level))
+            self.offsets.push_back(end)
+            self.neighbors.resize(end, -1)
+            return level - 1
         new = self.levels.tensor[held:].long()
         widths = self.cum_nneighbor_per_level.tensor.long()[new]
-        begin = int(self.offsets.at(held))
         self.offsets.append((begin + widths.cumsum(0)).to(torch.uint64))
         self.neighbors.resize(begin + int(widths.sum()), -1)
         return int(new.max()) - 1 if n else 0
@@ -218,8 +225,8 @@ class Layered(Stated):
         """The metric that nodes are compared by, and its argument."""
         raise NotImplementedError
 
-    def _link(self, first: int, preset_levels: bool) -> None:
-        """Link the nodes `first` and on; on the CPU, where the lists are written one by one."""
+    def _link(self, first: int, preset_levels: bool, x: Tensor | None = None) -> None:
+        """Link the nodes `first` and on, which x was rounded to if that is given; on the CPU, where lists are written one by one."""
         graph = self.hnsw
         if self.device.type != "cpu":
             graph._move(Placement(CPU))
@@ -235,6 +242,7 @@ class Layered(Stated):
             *self._scale(),
             self.keep_max_size_level0,
             graph.prune_headroom,
+            None if x is None else x.cpu(),
         )
         if self.device.type != "cpu":
             graph._move(Placement(self.device, self.getDevice()))
@@ -278,18 +286,17 @@ class IndexHNSW(Layered, StoredGraph):
         self.hnsw.is_similarity = enums.is_similarity_metric(self.metric_type)
 
     def _scale(self) -> tuple[int, float]:
-        return self.metric_type, self.metric_arg
+        return self.metric_type, self._arg
 
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         self._need_storage()
         if x.shape[0] == 0:
             return
         first = self.ntotal
-        self.storage.metric_arg = self.metric_arg
         self.storage._add(x, None)
         self.ntotal = self.storage.ntotal
-        self._drop_caches()
-        self._link(first, self.hnsw.levels.size() == self.ntotal and first < self.ntotal)
+        rounded = not isinstance(self.storage, IndexFlat) and self._vectors().shape[1] == x.shape[1]
+        self._link(first, self.hnsw.levels.size() == self.ntotal and first < self.ntotal, x if rounded else None)
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         return self._found(x, k, params, None)
@@ -304,7 +311,7 @@ class IndexHNSW(Layered, StoredGraph):
         allowed = None if params is None else allowed_rows(params, self.ntotal, self.device)
         while True:
             distances, labels, _ = kernel.search(
-                x, self._vectors(), self.hnsw._arrays(), walk, k, self.metric_type, self.metric_arg, allowed, None
+                x, self._vectors(), self.hnsw._arrays(), walk, k, self.metric_type, self._arg, allowed, None
             )
             inside = (labels >= 0) & (distances > radius if largest else distances < radius)
             if k == self.ntotal or not bool(inside[:, -1].any()):
@@ -349,9 +356,9 @@ class IndexHNSW(Layered, StoredGraph):
     def _chosen(self, node: int, names: list[int], costs: list[float] | None, width: int) -> list[int]:
         rows = self._vectors()
         if costs is None:
-            costs = kernel._costs(rows[node][None], rows, torch.tensor([names]), self.metric_type, self.metric_arg)[0].tolist()
+            costs = kernel._costs(rows[node][None], rows, torch.tensor([names]), self.metric_type, self._arg)[0].tolist()
         pairs = sorted(zip(costs, names))
-        return [other for _, other in kernel.shrink(pairs, rows, width, self.metric_type, self.metric_arg, False)][:width]
+        return [other for _, other in kernel.shrink(pairs, rows, width, self.metric_type, self._arg, False)][:width]
 
     def _bottom(self, node: int) -> list[int]:
         return [i for i in self.hnsw.neighbors.tensor[slice(*self.hnsw.neighbor_range(node, 0))].tolist() if i >= 0]
@@ -380,16 +387,14 @@ class IndexHNSW(Layered, StoredGraph):
         for node, near in pairs:
             here = Graph(arrays.levels, arrays.offsets, arrays.neighbors, arrays.ends, near, 0)
             ef, fill, headroom = self.hnsw.efConstruction, self.keep_max_size_level0, self.hnsw.prune_headroom
-            kernel._link(rows, here, node, 0, ef, self.metric_type, self.metric_arg, fill, headroom)
+            kernel._link(rows[node][None], rows, here, node, 0, ef, self.metric_type, self._arg, fill, headroom)
 
     def reorder_links(self) -> None:
         """Bring each node's bottom neighbours into order of distance."""
         rows, lists = self._vectors(), []
         for node in range(self.ntotal):
             names = self._bottom(node)
-            costs = kernel._costs(
-                rows[node][None], rows, torch.tensor([names], dtype=torch.int64), self.metric_type, self.metric_arg
-            )
+            costs = kernel._costs(rows[node][None], rows, torch.tensor([names], dtype=torch.int64), self.metric_type, self._arg)
             lists.append([name for _, name in sorted(zip(costs[0].tolist(), names))])
         self._rewrite(lists)
 
@@ -488,7 +493,7 @@ class IndexHNSWCagra(IndexHNSW):
         if not self.base_level_only or self.ntotal == 0:
             return super()._search(x, k, params)
         drawn = torch.randint(self.ntotal, (x.shape[0], self.num_base_level_search_entrypoints), device=x.device)
-        costs = kernel._costs(x, self._vectors(), drawn, self.metric_type, self.metric_arg)
+        costs = kernel._costs(x, self._vectors(), drawn, self.metric_type, self._arg)
         return self._found(x, k, params, drawn.gather(1, costs.argmin(1, keepdim=True)))
 
 

@@ -128,7 +128,9 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
 
     def _residuals(self, x: Tensor, list_nos: Tensor) -> Tensor:
         """Differences to the centroids; zero for list -1."""
-        centers = self._coarse()._reconstruct(list_nos.clamp(min=0))
+        plain, wanted = self._plain_centers(), list_nos.clamp(min=0)
+        # What the coarse quantizer has named needs no second look: that takes as long as the rest with one vector.
+        centers = self._coarse()._reconstruct(wanted) if plain is None else plain.index_select(0, wanted)
         return torch.sub(x, centers, out=centers).masked_fill_((list_nos < 0)[:, None], 0.0)
 
     def _plain_centers(self) -> Tensor | None:
@@ -225,7 +227,12 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         self._lists()
         self._check_centers()
-        self._add_core(x, ids, self._coarse()._assign(x, 1).reshape(-1))
+        centers = self._plain_centers() if x.shape[0] <= _FEW else None
+        if centers is None:
+            list_nos = self._coarse()._assign(x, 1)
+        else:
+            list_nos = nearest_lists(x, centers, 1, self.quantizer.metric_type)[1]
+        self._add_core(x, ids, list_nos.reshape(-1))
 
     def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
         self._add(x, ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from tsscompat.algorithms import ragged
 from tsscompat.arrays import Array, matrix, rows
@@ -117,10 +118,17 @@ class IVFMethods:
     # -- FAISS's C signatures ---------------------------------------------------------------------------------------------------------
 
     def add_core(self: Any, n: int, x: Any, xids: Any, precomputed_idx: Any, inverted_list_context: Any = None) -> None:
-        self._add_core(behind(x, n, self.d), None if xids is None else behind(xids, n), behind(precomputed_idx, n))
+        named = None if xids is None else behind(xids, n)
+        self._add_core(behind(x, n, self.d), named, self._given_lists(precomputed_idx, n))
+
+    def _given_lists(self: Any, list_nos: Any, n: int) -> Tensor:
+        """Numbers of lists from a caller, -1 for none."""
+        numbers: Tensor = behind(list_nos, n)
+        check(not n or int(numbers.max()) < self.nlist, "no such list: there are {}", self.nlist)
+        return numbers
 
     def encode_vectors(self: Any, n: int, x: Any, list_nos: Any, codes: Any, include_listno: bool = False) -> None:
-        numbers = behind(list_nos, n)
+        numbers = self._given_lists(list_nos, n)
         encoded = self._encode_vectors(behind(x, n, self.d), numbers)
         if include_listno:
             encoded = torch.cat([self._listno_codes(numbers), encoded], 1)

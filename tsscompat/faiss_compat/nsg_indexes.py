@@ -102,13 +102,13 @@ class IndexNSG(StoredGraph):
         made = NNDescent(self.d, self.GK)
         made.S, made.R, made.iter = self.nndescent_S, self.nndescent_R, self.nndescent_iter
         made.L = max(self.nndescent_L, self.GK + 50)
-        made._build(self._vectors(), self.metric_type, self.metric_arg)
+        made._build(self._vectors(), self.metric_type, self._arg)
         return made._edges().long().to(self.device)
 
     def _spread(self, near: Tensor) -> None:
         """Build the graph from a table of the stored vectors' neighbours; on the CPU, where threads share the lists."""
         self._drop_caches()
-        attached = self.nsg._build(self._vectors().to(CPU), near.to(CPU), self.metric_type, self.metric_arg)
+        attached = self.nsg._build(self._vectors().to(CPU), near.to(CPU), self.metric_type, self._arg)
         self.ntotal, self.is_built = self.storage.ntotal, True
         if self.verbose:
             degrees = (self.nsg._edges() >= 0).sum(1).float()
@@ -118,7 +118,7 @@ class IndexNSG(StoredGraph):
         check(params is None, "search params not supported for this index")
         self._need_storage()
         size = max(self.nsg.search_L, k)
-        return self.nsg._walk(x, self._vectors(), size, k, self.metric_type, self.metric_arg)
+        return self.nsg._walk(x, self._vectors(), size, k, self.metric_type, self._arg)
 
     def _reset(self) -> None:
         self._need_storage()
@@ -179,13 +179,13 @@ class IndexNNDescent(StoredGraph):
         self._drop_caches()
         self.ntotal = self.storage.ntotal
         self.nndescent._drop_caches()
-        self.nndescent._build(self._vectors(), self.metric_type, self.metric_arg)
+        self.nndescent._build(self._vectors(), self.metric_type, self._arg)
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         check(params is None, "search params not supported for this index")
         self._need_storage()
         size = max(self.nndescent.search_L, k)
-        return self.nndescent._walk(x, self._vectors(), size, k, self.metric_type, self.metric_arg)
+        return self.nndescent._walk(x, self._vectors(), size, k, self.metric_type, self._arg)
 
     def _reset(self) -> None:
         self._need_storage()

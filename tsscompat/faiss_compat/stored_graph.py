@@ -10,6 +10,7 @@ from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.flat import IndexFlat
 from tsscompat.faiss_compat.quantizers import ProductQuantizer, ScalarQuantizer
+from tsscompat.faiss_compat.vectors import Float32Vector
 
 
 class StoredGraph(Index):
@@ -31,12 +32,18 @@ class StoredGraph(Index):
         self.storage, self.own_fields, self.is_trained = storage, True, storage.is_trained
         self.metric_arg = storage.metric_arg
 
+    @property
+    def _arg(self) -> float:
+        """The metric's argument: as in FAISS, it is the storage's that counts."""
+        arg: float = self.metric_arg if self.storage is None else self.storage.metric_arg
+        return arg
+
     def _need_storage(self) -> None:
         kind = type(self).__name__
         check(self.storage is not None, "this index has no storage of vectors: {}Flat and its kin make one", kind)
 
     def _vectors(self) -> Tensor:
-        """The stored vectors as floats: the storage's own, or its codes decoded, kept until something is added."""
+        """The stored vectors as floats: the storage's own, or its codes decoded, which are kept."""
         self._need_storage()
         if isinstance(self.storage, IndexFlat):
             codes, rows = self.storage.codes, self.__dict__["_rows"]
@@ -44,10 +51,13 @@ class StoredGraph(Index):
                 rows = self._rows = codes._buffer, codes._n, self.storage._vectors
             vectors: Tensor = rows[2]
             return vectors
-        kept = self.__dict__["_decoded"]
-        if kept is None or kept.shape[0] != self.storage.ntotal:
-            kept = self._decoded = self.storage._reconstruct_n(0, self.storage.ntotal)
-        decoded: Tensor = kept
+        kept, n = self.__dict__["_decoded"], self.storage.ntotal
+        if kept is None or kept.size() > n * self.d:
+            kept = self._decoded = Float32Vector(self.storage._reconstruct_n(0, n))
+        held = kept.size() // self.d
+        if held < n:  # one at a time or many, each is decoded once
+            kept.append(self.storage._reconstruct_n(held, n - held))
+        decoded: Tensor = kept.tensor.view(n, self.d)
         return decoded
 
     def _train(self, x: Tensor) -> None:

@@ -175,11 +175,13 @@ def build(
     metric_arg: float = 0.0,
     keep_full: bool = False,
     headroom: float = 0.0,
+    asked: Tensor | None = None,
 ) -> tuple[int, int]:
     """Link the nodes in `order` into the graph's lists, in place; gives the entry point and the top level afterwards.
 
     `groups` (as offsets into `order`) are nodes of one level, highest first; a twin may link those of a group side by side. A full list
-    is chosen anew and leaves that share of its places free; with `keep_full` those of the bottom level are filled up instead.
+    is chosen anew and leaves that share of its places free; with `keep_full` those of the bottom level are filled up instead. Where rows
+    are rounded, `asked` are the vectors that the last of them were made of: nodes look for their neighbours by these.
     """
     entry, top = graph.entry, graph.top
     for node in order.tolist():
@@ -188,17 +190,26 @@ def build(
             entry, top = node, level
             continue
         here = Graph(graph.levels, graph.offsets, graph.neighbors, graph.ends, entry, top)
-        _link(rows, here, node, level, ef, metric, metric_arg, keep_full, headroom)
+        x = rows[node] if asked is None else asked[node - rows.shape[0]]
+        _link(x[None], rows, here, node, level, ef, metric, metric_arg, keep_full, headroom)
         if level > top:
             entry, top = node, level
     return entry, top
 
 
 def _link(
-    rows: Tensor, graph: Graph, node: int, level: int, ef: int, metric: int, arg: float, keep_full: bool, headroom: float = 0.0
+    x: Tensor,
+    rows: Tensor,
+    graph: Graph,
+    node: int,
+    level: int,
+    ef: int,
+    metric: int,
+    arg: float,
+    keep_full: bool,
+    headroom: float = 0.0,
 ) -> None:
-    x, sizes = rows[node][None], list_sizes(graph.ends, headroom).tolist()
-    current = graph.entry
+    current, sizes = graph.entry, list_sizes(graph.ends, headroom).tolist()
     cost = float(_costs(x, rows, torch.tensor([[current]]), metric, arg)[0, 0])
     for upper in range(graph.top, level, -1):
         while True:
@@ -209,7 +220,6 @@ def _link(
             current, cost = int(near[0, at]), float(values)
     for at_level in range(min(level, graph.top), -1, -1):
         found = _candidates(x, rows, graph, current, cost, at_level, ef, metric, arg)
-        current, cost = found[0][1], found[0][0]
         width = int(graph.ends[at_level + 1] - graph.ends[at_level])
         fill = keep_full and at_level == 0
         size = width if fill else sizes[at_level]
@@ -273,4 +283,4 @@ def _add_edge(
     costs = _costs(rows[source][None], rows, names[None], metric, arg)[0].tolist()
     kept = shrink(sorted(zip(costs, names.tolist())), rows, size, metric, arg, fill)
     places.fill_(-1)
-    places[: len(kept)] = torch.tensor([node for _, node in reversed(kept)], dtype=torch.int32)
+    places[: len(kept)] = torch.tensor([node for _, node in kept], dtype=torch.int32)

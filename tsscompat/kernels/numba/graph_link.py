@@ -6,7 +6,11 @@ of them real.
 
 from __future__ import annotations
 
+import functools
+import threading
+
 import numpy as np
+import torch
 from torch import Tensor
 
 from tsscompat.kernels.graph import Graph, list_sizes
@@ -29,6 +33,9 @@ from tsscompat.kernels.threads import run_blocks
 
 # Nodes of a group that are linked one after the other before threads join in, and nodes that a thread takes at a time.
 _ALONE, _GRAIN = 64, 32
+# Bytes of locks that a thread keeps: to make those of a million nodes takes longer than to link one.
+_KEPT = 1 << 24
+_local = threading.local()
 
 
 @inline
@@ -83,13 +90,13 @@ def _edge(rows, neighbors, begin, end, size, source, target, metric, arg, fill, 
     for i in range(n):
         _insert(found, i, candidate_of(costs[i], nodes[i]))
     m = _chosen(rows, found, n, size, metric, arg, fill, kept, passed)
-    for i in range(m):  # farthest first, as FAISS leaves them
-        neighbors[begin + i] = node_of(kept[m - 1 - i])
+    for i in range(m):  # nearest first, as FAISS leaves them
+        neighbors[begin + i] = node_of(kept[i])
     neighbors[begin + m : end] = -1
 
 
 @inline
-def _near(rows, new, offsets, neighbors, begins, ends, metric, arg, visited, turn, pool, node, cost, nodes, costs):  # type: ignore[no-untyped-def]
+def _near(asked, q, rows, new, offsets, neighbors, begins, ends, metric, arg, visited, turn, pool, node, cost, nodes, costs):  # type: ignore[no-untyped-def]
     """Fill the pool with the nearest nodes that a walk of a level from `node` finds; gives how many."""
     number, first = next_walk(visited, turn), 0
     visited[node] = number
@@ -104,7 +111,7 @@ def _near(rows, new, offsets, neighbors, begins, ends, metric, arg, visited, tur
         begin = offsets[node_of(pool[first])]
         pool[first] |= 1
         n = unmet(neighbors, begin + begins, begin + ends, visited, number, nodes)
-        measure(rows, new, rows, nodes, n, metric, arg, costs)
+        measure(asked, q, rows, nodes, n, metric, arg, costs)
         for i in range(n):
             if size < room or costs[i] < far:
                 at, size = place(pool, size, costs[i], nodes[i])
@@ -119,10 +126,10 @@ def _near(rows, new, offsets, neighbors, begins, ends, metric, arg, visited, tur
 
 @jit
 def _link(
-    rows, levels, offsets, neighbors, ends, sizes, order, entry, top, ef, metric, arg, keep_full, visited, turn, locks, start, end
+    rows, levels, offsets, neighbors, ends, sizes, asked, order, entry, top, ef, metric, arg, keep_full, visited, turn, locks, start, end
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Link the nodes order[start:end], which reach no higher than `top`."""
-    widest = 0
+    widest, before = 0, rows.shape[0] - asked.shape[0]
     for level in range(ends.shape[0] - 1):
         widest = max(widest, ends[level + 1] - ends[level])
     room = max(ef, widest) + 2
@@ -131,20 +138,20 @@ def _link(
     chosen = np.empty(room, np.int64)
     for o in range(start, end):
         new = order[o]
-        level = levels[new] - 1
-        node, cost = entry, between(rows, new, entry, metric, arg)
+        level, q = levels[new] - 1, new - before
+        nodes[0] = entry
+        measure(asked, q, rows, nodes, 1, metric, arg, costs)
+        node, cost = entry, costs[0]
         for upper in range(top, level, -1):
-            node, cost, _, _ = greedy(rows, new, rows, offsets, neighbors, ends, node, cost, upper, metric, arg, nodes, costs)
+            node, cost, _, _ = greedy(asked, q, rows, offsets, neighbors, ends, node, cost, upper, metric, arg, nodes, costs)
         for here in range(min(level, top), -1, -1):
             begins, width, fill = ends[here], ends[here + 1] - ends[here], keep_full and here == 0
             size = width if fill else sizes[here]
-            n = _near(
-                rows, new, offsets, neighbors, begins, begins + width, metric, arg, visited, turn, pool, node, cost, nodes, costs
-            )
+            walk = begins, begins + width, metric, arg, visited, turn, pool, node, cost, nodes, costs
+            n = _near(asked, q, rows, new, offsets, neighbors, *walk)
             m = _chosen(rows, pool, n, width, metric, arg, fill, kept, passed)
             for i in range(m):
                 chosen[i] = node_of(kept[m - 1 - i])
-            node, cost = node_of(pool[0]), cost_of(pool[0] >> 32)
             for i in range(-m, m):  # first the edges from the new node, then those to it
                 source, target = (new, chosen[i + m]) if i < 0 else (chosen[i], new)
                 while not try_lock(locks, source):
@@ -170,6 +177,17 @@ def _link(
                 unlock(locks, source)
 
 
+@functools.lru_cache(maxsize=64)
+def _sizes(ends: tuple[int, ...], headroom: float) -> np.ndarray:
+    return list_sizes(torch.tensor(ends), headroom).numpy()
+
+
+def _locks(n: int) -> np.ndarray:
+    """Locks of n nodes, open; all are open again when a graph is built, so that this thread's next build can have them."""
+    kept: np.ndarray | None = _local.__dict__.pop("locks", None)
+    return np.zeros(n + n // 8, dtype=np.int32) if kept is None or kept.shape[0] < n else kept
+
+
 def build(
     rows: Tensor,
     graph: Graph,
@@ -180,10 +198,13 @@ def build(
     metric_arg: float = 0.0,
     keep_full: bool = False,
     headroom: float = 0.0,
+    asked: Tensor | None = None,
 ) -> tuple[int, int]:
     table, names, levels = rows.contiguous().numpy(), order.numpy(), graph.levels.numpy()
-    arrays = levels, graph.offsets.numpy(), graph.neighbors.numpy(), graph.ends.numpy(), list_sizes(graph.ends, headroom).numpy()
-    locks, arg = np.zeros(table.shape[0], dtype=np.int32), np.float32(metric_arg)
+    sizes = _sizes(tuple(graph.ends.tolist()), headroom)
+    arrays = levels, graph.offsets.numpy(), graph.neighbors.numpy(), graph.ends.numpy(), sizes
+    queries = table if asked is None else asked.contiguous().numpy()
+    locks, arg = _locks(table.shape[0]), np.float32(metric_arg)
     entry, top = graph.entry, graph.top
     bounds = groups.tolist()
     for begin, end in zip(bounds[:-1], bounds[1:]):
@@ -194,7 +215,7 @@ def build(
             begin += 1
 
         def some(start: int, stop: int, first: int = begin, entry: int = entry, top: int = top) -> None:
-            known = table, *arrays, names, entry, top, ef, metric, arg, keep_full
+            known = table, *arrays, queries, names, entry, top, ef, metric, arg, keep_full
             _link(*known, *marks(table.shape[0]), locks, first + start, first + stop)
 
         # The first of a group meet an almost empty level: one after the other they find each other.
@@ -203,6 +224,8 @@ def build(
         run_blocks(lambda a, b: some(alone + a, alone + b), end - begin - alone, _GRAIN)
         if end > begin and int(levels[names[begin]]) - 1 > top:
             entry, top = int(names[begin]), int(levels[names[begin]]) - 1
+    if locks.nbytes <= _KEPT:
+        _local.locks = locks  # not where an error has left some closed
     return entry, top
 
 
