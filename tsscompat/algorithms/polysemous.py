@@ -71,7 +71,8 @@ def _best(n: int, how: Annealing, run: Run, words: Words) -> tuple[Tensor, float
 def by_distance(centroids: Tensor, nbits: int, how: Annealing, weight: float, words: Words) -> tuple[Tensor, float]:
     """For the centroids of one part the new number of each, and the cost reached: Hamming distances resemble distances."""
     points = centroids.cpu()
-    gaps = (points[:, None] - points[None]).square().sum(-1).double()
+    # Some rows at a time: the differences of all take more memory than the rest of training, in each thread.
+    gaps = torch.cat([(some[:, None] - points[None]).square().sum(-1) for some in points.split(32)]).double()
     deviation = (gaps.square().mean() - gaps.mean() ** 2).sqrt()
     # FAISS divides whole numbers here.
     wanted = ((gaps - gaps.mean()) / deviation * (nbits // 4) ** 0.5 + nbits // 2).contiguous()

@@ -30,7 +30,11 @@ def tables(x: Tensor, centroids: Tensor, metric: int) -> Tensor:
 
 def sdc_table(centroids: Tensor) -> Tensor:
     """For each part the squared distances between its centroids: (M, ksub, ksub)."""
-    return torch.stack([(part[:, None] - part).square().sum(-1) for part in centroids])
+    m, ksub, _ = centroids.shape
+    out = torch.empty(m, ksub, ksub, device=centroids.device)
+    for part, table in zip(centroids, out):
+        torch.sum((part[:, None] - part).square_(), -1, out=table)
+    return out
 
 
 def hypercube(x: Tensor, nbits: int) -> Tensor:

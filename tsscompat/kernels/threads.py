@@ -92,12 +92,12 @@ def _single_executor(size: int) -> ThreadPoolExecutor:
         return _single_pool
 
 
-def _worker(fn: Callable[[int, int], object], starts: list[int], stops: list[int], take: Callable[[], int | None]) -> None:
+def _worker(job: list[Callable[[int, int], object]], starts: list[int], stops: list[int], take: Callable[[], int | None]) -> None:
     _inside.value = True
     try:
         while (i := take()) is not None:
             interrupts.check()
-            fn(starts[i], stops[i])
+            job[0](starts[i], stops[i])
     finally:
         _inside.value = False
 
@@ -129,13 +129,15 @@ def run_blocks(fn: Callable[[int, int], object], n: int, grain: int = 1, single:
 
     helpers = threads if single else threads - 1
     pool = (_single_executor if single else _executor)(helpers)
-    futures = [pool.submit(_worker, fn, starts, stops, take) for _ in range(helpers)]
+    # Threads let go of what they were given some time after they have said that they are done: of this list, which is emptied first.
+    job = [fn]
+    futures = [pool.submit(_worker, job, starts, stops, take) for _ in range(helpers)]
     error: BaseException | None = None
     try:
         if single:
             wait(futures, return_when=FIRST_EXCEPTION)
         else:
-            _worker(fn, starts, stops, take)
+            _worker(job, starts, stops, take)
     except BaseException as e:
         error = e
         while take() is not None:
@@ -147,5 +149,6 @@ def run_blocks(fn: Callable[[int, int], object], n: int, grain: int = 1, single:
                 future.result()
             except BaseException as e:
                 error = error or e
+    job.clear()
     if error is not None:
         raise error
