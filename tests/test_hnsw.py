@@ -309,3 +309,18 @@ def test_the_argument_of_a_metric_is_the_storage_s():
     exact.metric_arg = 3
     exact.add(x)
     same(made.search(q, 1), exact.search(q, 1))
+
+
+def test_chances_of_levels():
+    """They are FAISS's to the last bit, for any fall from level to level; one that is not positive is refused."""
+    for m, fall in ((4, 0.5), (16, 1 / np.log(16)), (32, 1.0)):
+        one, other = faiss.HNSW(m), tsscompat.HNSW(m)
+        np.testing.assert_array_equal(faiss.vector_to_array(one.assign_probas), tsscompat.vector_to_array(other.assign_probas))
+        one.assign_probas.clear()
+        one.cum_nneighbor_per_level.clear()
+        one.set_default_probas(m, fall)
+        other.set_default_probas(m, fall)
+        np.testing.assert_array_equal(faiss.vector_to_array(one.assign_probas), tsscompat.vector_to_array(other.assign_probas))
+    for fall in (0.0, -1.0):
+        with pytest.raises(RuntimeError, match="levelMult"):
+            tsscompat.HNSW(8).set_default_probas(8, fall)

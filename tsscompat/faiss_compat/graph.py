@@ -76,6 +76,7 @@ class HNSW(Stated):
 
     def set_default_probas(self, M: int, levelMult: float) -> None:
         """Set the levels' chances and widths for M neighbours a node; chances fall by exp(-1 / levelMult) from level to level."""
+        check(levelMult > 0, "levelMult must be positive, got {}", levelMult)
         chances, ends = levels_of.probabilities(max(2, M), levelMult)
         self.assign_probas = chances
         self.cum_nneighbor_per_level = ends

@@ -54,7 +54,7 @@ class StoredGraph(Index):
         kept, n = self.__dict__["_decoded"], self.storage.ntotal
         if kept is None or kept.size() > n * self.d:
             kept = self._decoded = Float32Vector(self.storage._reconstruct_n(0, n))
-        held = kept.size() // self.d
+        held = kept.size() // max(1, self.d)
         if held < n:  # one at a time or many, each is decoded once
             kept.append(self.storage._reconstruct_n(held, n - held))
         decoded: Tensor = kept.tensor.view(n, self.d)
