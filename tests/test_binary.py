@@ -157,6 +157,20 @@ def test_wrong_arguments_are_refused(faiss, of):
         index.add_with_ids(XQ, np.arange(len(XQ) - 1))
 
 
+def test_anything_can_be_kept_with_an_index(faiss, of):
+    """FAISS refuses unknown names of float indexes only."""
+    index = loaded(faiss, of)
+    index.kept_alive = XQ
+    assert index.kept_alive is XQ
+    with pytest.raises(TypeError):
+        index.ntotal = 1.5
+    assert (index.search(XQ, 3)[0] == loaded(faiss, of).search(XQ, 3)[0]).all()
+    if faiss is tsscompat:
+        assert np.array_equal(copy.deepcopy(index).kept_alive, XQ) and len(faiss.serialize_index_binary(index)) == len(
+            file_of(of, True)
+        )
+
+
 def test_a_range_search_finds_what_is_nearer(faiss, of):
     index, radius = loaded(faiss, of), 22
     if "range_search" in of.lacks:

@@ -79,6 +79,13 @@ class IndexBinary(BinaryPointerMethods, Stated):
         self.d, self.code_size = d, d // 8
         self.metric_type = enums.metric_type_from_int(metric)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        # FAISS refuses unknown names of float indexes only: with binary ones programs keep alive what these refer to.
+        if hasattr(type(self), name) or name[:1] == "_":
+            super().__setattr__(name, value)
+        else:
+            self.__dict__[name] = value
+
     # -- what FAISS's users call ----------------------------------------------------------------------------------------------------
 
     def _codes(self, x: Array) -> Tensor:

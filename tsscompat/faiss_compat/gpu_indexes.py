@@ -3,8 +3,9 @@
 A config's `device` places the index, `useFloat16` stores a flat index (or a coarse quantizer, through flatConfig) in half precision,
 `usePrecomputedTables` precomputes them. MemorySpace_Unified keeps inverted lists in the host's memory, from where searches fetch what they
 probe while they compute: for an index that is larger than the GPU's memory. Settings that only *permit* something (float16 look-up tables,
-ids in host memory, an interleaved layout, a quantizer on the CPU) are met by float32, 64 bits and the device itself. What would change the
-answers or the place and cannot be done raises: INDICES_IVF, unified memory for what has no lists, cuVS.
+ids in host memory, an interleaved layout, a quantizer on the CPU, cuVS's kernels in the place of FAISS's) are met by float32, 64 bits, the
+device itself and our own kernels. What would change the answers or the place and cannot be done raises: INDICES_IVF, unified memory for
+what has no lists.
 """
 
 from __future__ import annotations
@@ -37,11 +38,10 @@ class GpuIndexConfig(Stated):
 
     device = integer(0, "the GPU's number")
     memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Device, or for inverted lists MemorySpace_Unified")
-    use_cuvs = boolean(False, "only False")
+    use_cuvs = boolean(False, "permits cuVS's kernels; ours answer either way")
 
     def _check(self) -> None:
         """Raise for what is asked for and cannot be done."""
-        check(not self.use_cuvs, "use_cuvs: tsscompat has kernels of its own, cuVS is not among them")
         self._check_space()
 
     def _check_space(self) -> None:

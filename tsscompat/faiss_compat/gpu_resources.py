@@ -201,7 +201,7 @@ class GpuClonerOptions(Stated):
     reserveVecs = int64(0, "permission to allocate ahead")
     storeTransposed = boolean(False, "without effect, as in FAISS")
     verbose = boolean(False, "say what is placed where")
-    use_cuvs = boolean(False, "only False")
+    use_cuvs = boolean(False, "permits cuVS's kernels; ours answer either way")
     allowCpuCoarseQuantizer = boolean(False, "every coarse quantizer lives on the GPU")
     memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Unified: lists stay in the host's memory (not an option of FAISS's)")
 
@@ -213,7 +213,7 @@ class GpuClonerOptions(Stated):
 
     def _check(self) -> None:
         config = GpuIndexIVFConfig()
-        config.use_cuvs, config.indicesOptions, config.memorySpace = self.use_cuvs, self.indicesOptions, self.memorySpace
+        config.indicesOptions, config.memorySpace = self.indicesOptions, self.memorySpace
         config._check()
 
 
