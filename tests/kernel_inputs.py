@@ -499,6 +499,13 @@ def few_affine(draw):
     return *centers(draw), affine(bits), draw(st.booleans()), scalar_lists(bits), 9, one_of(draw, *BOTH)
 
 
+def few_levels(draw):
+    given, lists, width = centers(draw), of_vectors(), one_of(draw, 1, 4, D)
+    rows = lists.codes.view(torch.float32)
+    norms = Layout(D, -(-D // width), width, 1).norms(rows)
+    return *given, rows, norms, lists, 9, one_of(draw, *BOTH), width, one_of(draw, 1, 3, 100)
+
+
 def few_product(draw):
     given, lists, residual = centers(draw), ragged(1), draw(st.booleans())
     shift, terms = (torch.randn(D), torch.randn(lists.ids.shape[0])) if residual else (None, None)
@@ -568,7 +575,7 @@ def query_tables(draw):
 
 def unlinked(draw) -> tuple[Tensor, graph.Graph, Tensor, Tensor]:
     """Vectors, a graph of them without edges, and the order in which to link them; without ties, as walks part at those."""
-    n, width = one_of(draw, 1, 2, 12, 40), 4
+    n, width = one_of(draw, 1, 2, 12, 24), 4
     seed(draw)
     levels = torch.where(torch.rand(n) < 0.2, 2, 1).int()
     ends = torch.tensor([0, 2 * width, 3 * width], dtype=torch.int32)
@@ -753,9 +760,10 @@ INPUTS = (
         "panorama.lengths_left": left_of_rows,
         "panorama.rank_levels": rank_levels,
         "panorama.scan_batches": scan_batches,
-        "panorama.scan_levels": scan_levels,
         "panorama.within_batches": within_batches,
-        "panorama.within_levels": within_levels,
+        "panorama_lists.few_levels": few_levels,
+        "panorama_lists.scan_levels": scan_levels,
+        "panorama_lists.within_levels": within_levels,
         "permute.swaps": swaps,
         "pq.nearest_parts": nearest_parts,
         "pq.part_tables": part_tables,

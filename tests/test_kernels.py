@@ -99,8 +99,7 @@ COMPARERS = {
     if name.startswith(
         (
             "ivf.scan",
-            "panorama.scan_levels",
-            "panorama.within_levels",
+            "panorama_lists",
             "ivf.within",
             "ivf_few",
             "ivf_product",

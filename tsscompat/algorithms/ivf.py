@@ -45,6 +45,7 @@ __all__ = [
     "limits_of",
     "rows_allowed",
     "term_sums",
+    "vectors_of",
 ]
 
 # Decoded lists are held in blocks of about this many bytes.
@@ -126,20 +127,30 @@ class Flat:
     metric_arg: float = 0.0
 
     def quick(self, x: Tensor, centers: Tensor, nprobe: int, lists: Ragged, k: int) -> Few | None:
-        return few_flat(x, centers, nprobe, _vectors(lists), lists, k, self.metric)
+        return few_flat(x, centers, nprobe, vectors_of(lists), lists, k, self.metric)
 
     def top(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, k: int, options: Options) -> Top:
         return scan_flat(
-            x, _vectors(lists), lists, keys, k, self.metric, self.metric_arg, options.allowed, options.limits, options.pairs
+            x, vectors_of(lists), lists, keys, k, self.metric, self.metric_arg, options.allowed, options.limits, options.pairs
         )
 
     def within(self, x: Tensor, keys: Tensor, coarse: Tensor, lists: Ragged, radius: float, options: Options) -> Range:
         return within_flat(
-            x, _vectors(lists), lists, keys, radius, self.metric, self.metric_arg, options.allowed, options.limits, options.pairs
+            x,
+            vectors_of(lists),
+            lists,
+            keys,
+            radius,
+            self.metric,
+            self.metric_arg,
+            options.allowed,
+            options.limits,
+            options.pairs,
         )
 
 
-def _vectors(lists: Ragged) -> Tensor:
+def vectors_of(lists: Ragged) -> Tensor:
+    """The rows of lists whose codes are the vectors."""
     rows: Tensor | None = lists.kept.get("vectors")
     if rows is None:
         rows = lists.kept["vectors"] = lists.codes.view(torch.float32)

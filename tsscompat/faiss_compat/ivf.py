@@ -15,6 +15,7 @@ from torch import Tensor
 from tsscompat.algorithms import ragged
 from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.ivf import Decoded, Flat, ListCodec, Options, Product, Scalar, combined, limits_of, rows_allowed
+from tsscompat.algorithms.levels import Panorama
 from tsscompat.algorithms.random import rand_perm
 from tsscompat.algorithms.replays import RECORDERS, recordable, replayed
 from tsscompat.arrays import Array, arrays_of
@@ -40,6 +41,8 @@ from tsscompat.kernels.metrics import is_similarity
 
 # So many queries find their lists without the coarse quantizer's own search, whose preparations would cost more than the search.
 _FEW = 32
+# How codes are scored whose few queries may be arrays.
+_OF_ARRAYS = (Product, Flat, Scalar, Panorama)
 # Coarse quantizers that are a table of centroids.
 _TABLES = (IndexFlat, IndexFlatL2, IndexFlatIP)
 
@@ -302,7 +305,7 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         """Coarse search and scan in one call; None where the codec has none."""
         codec, lists, nprobe = self._list_codec(None), self._lists()._ragged(), self._probes(None)
         if not isinstance(x, Tensor):
-            return codec.quick(x, centers, nprobe, lists, k) if type(codec) in (Product, Flat, Scalar) else None
+            return codec.quick(x, centers, nprobe, lists, k) if type(codec) in _OF_ARRAYS else None
         if not recordable(x) or not isinstance(codec, (Flat, Scalar, Product)):
             return codec.quick(x, centers, nprobe, lists, k)
         # What scores plain vectors is made anew for each search, and is no more than the metric.

@@ -33,10 +33,11 @@ from tsscompat.kernels.panorama import Layout, Looked, rank_levels, scan_batches
 
 
 def _report(looked: Looked) -> None:
-    stats = cvar.indexPanorama_stats
-    stats.total_dims_scanned += looked[0]
-    stats.total_dims += looked[1]
-    stats.ratio_dims_scanned = stats.total_dims_scanned / stats.total_dims if stats.total_dims else 1.0
+    # Straight into the object's state, as IndexIVF._count: checked assignments take a tenth of a small search.
+    stats = cvar.indexPanorama_stats.__dict__
+    stats["total_dims_scanned"] += looked[0]
+    stats["total_dims"] += looked[1]
+    stats["ratio_dims_scanned"] = stats["total_dims_scanned"] / stats["total_dims"] if stats["total_dims"] else 1.0
 
 
 class Panorama(Stated):
@@ -234,8 +235,6 @@ class ArrayInvertedListsPanorama(ArrayInvertedLists):
 
 class IndexIVFFlatPanorama(IndexIVFFlat):
     """Lists of vectors that are compared level by level."""
-
-    _quick = False
 
     n_levels = size_t(0, "levels")
     batch_size = size_t(Panorama.kDefaultBatchSize, "vectors that are compared with the same results")

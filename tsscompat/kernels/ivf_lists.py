@@ -31,6 +31,14 @@ class Ragged:
         return self.offsets.shape[0]
 
 
+def widest(lists: Ragged) -> int:
+    """The size of the longest list; read from the device once for lists that do not change."""
+    known: int | None = lists.kept.get("widest")
+    if known is None:
+        known = lists.kept["widest"] = int(lists.sizes.max()) if lists.nlist else 0
+    return known
+
+
 def runs(starts: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """The positions starts[i] : starts[i] + lengths[i] for every i in turn, and the i of each."""
     which = torch.repeat_interleave(lengths)  # (total,)

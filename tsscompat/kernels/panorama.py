@@ -12,13 +12,10 @@ from torch import Tensor
 
 from tsscompat.kernels import flat
 from tsscompat.kernels.accelerate import accelerated
-from tsscompat.kernels.ivf import scan_flat, within_flat
-from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.select import merge
 from tsscompat.records import record
 
-Counts = tuple[int, int, int]
 Looked = tuple[int, int]
 
 
@@ -136,45 +133,3 @@ def rank_levels(
     distances = flat.named_distances(x, rows, labels, metric)
     looked = int((labels >= 0).sum()) * (norms.shape[1] - 1)
     return *merge(distances, labels, k, is_similarity(metric)), (looked, looked)
-
-
-@accelerated
-def scan_levels(
-    x: Tensor,
-    rows: Tensor,
-    norms: Tensor,
-    lists: Ragged,
-    keys: Tensor,
-    k: int,
-    metric: int,
-    width: int,
-    batch: int,
-    allowed: Tensor | None = None,
-    limits: Tensor | None = None,
-    pairs: bool = False,
-) -> tuple[Tensor, Tensor, Counts, Looked]:
-    """scan_flat by levels of `width` dimensions; `norms` (rows, levels + 1)."""
-    distances, labels, counts = scan_flat(x, rows, lists, keys, k, metric, 0.0, allowed, limits, pairs)
-    looked = counts[1] * (norms.shape[1] - 1)
-    return distances, labels, counts, (looked, looked)
-
-
-@accelerated
-def within_levels(
-    x: Tensor,
-    rows: Tensor,
-    norms: Tensor,
-    lists: Ragged,
-    keys: Tensor,
-    radius: float,
-    metric: int,
-    width: int,
-    batch: int,
-    allowed: Tensor | None = None,
-    limits: Tensor | None = None,
-    pairs: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Counts, Looked]:
-    """within_flat by levels of `width` dimensions."""
-    lims, distances, labels, counts = within_flat(x, rows, lists, keys, radius, metric, 0.0, allowed, limits, pairs)
-    looked = counts[1] * (norms.shape[1] - 1)
-    return lims, distances, labels, counts, (looked, looked)

@@ -108,7 +108,7 @@ def product_block(  # type: ignore[no-untyped-def]
     return visited, scored, entered, (scanning - begun) / max(1, ticks() - begun)
 
 
-def _arrays(lists: Ragged, *tensors: Tensor | None) -> tuple[Any, ...]:
+def arrays(lists: Ragged, *tensors: Tensor | None) -> tuple[Any, ...]:
     """Tensors that stay the same from search to search as arrays (none: empty), made once."""
     kept = lists.kept.get("few")
     if kept is None or len(kept[0]) != len(tensors) or any(a is not b for a, b in zip(kept[0], tensors)):
@@ -138,7 +138,7 @@ def few_in_blocks(x: Any, block: Scan, given: tuple[Any, ...], arena: tuple[Any,
 def few_flat(x: Tensor, centers: Tensor, nprobe: int, rows: Tensor, lists: Ragged, k: int, metric: int) -> Any:
     if metric not in (L2, INNER_PRODUCT):
         return NotImplemented
-    table, vectors = _arrays(lists, centers, rows)
+    table, vectors = arrays(lists, centers, rows)
     given = (array_of(x), table, nprobe, metric == INNER_PRODUCT, metric, vectors)
     return few_in_blocks(x, flat_block, given, views(lists)[1:], x.shape[1] * 0.3, k)
 
@@ -171,6 +171,6 @@ def few_product(
     if nbits != 8:
         return NotImplemented
     codes, *arena = views(lists)
-    table, parts, middle, extra = _arrays(lists, centers, transposed, shift, terms)
+    table, parts, middle, extra = arrays(lists, centers, transposed, shift, terms)
     given = (array_of(x), table, nprobe, metric == INNER_PRODUCT, parts, plain, np.float32(scale), middle, extra, codes)
     return few_in_blocks(x, product_block, given, tuple(arena), parts.shape[0] * 0.6, k)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.kernels.ivf import Range
-from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.ivf_lists import Ragged, widest
 from tsscompat.kernels.select import padded
 from tsscompat.kernels.triton.codes import Codes
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two, within_memory
@@ -32,14 +32,6 @@ _SHARED = 3
 Top = tuple[Tensor, Tensor, Tensor]
 # Rows that count, how many first entries of each probe count, whether labels are pairs.
 Options = tuple[Tensor | None, Tensor | None, bool]
-
-
-def widest(lists: Ragged) -> int:
-    """The size of the longest list; read from the device once for lists that do not change."""
-    known: int | None = lists.kept.get("widest")
-    if known is None:
-        known = lists.kept["widest"] = int(lists.sizes.max()) if lists.nlist else 0
-    return known
 
 
 def shared(keys: Tensor, lists: Ragged) -> bool:
