@@ -96,6 +96,71 @@ def test_cagra_refuses_what_it_does_not_do():
         faiss.GpuIndexCagra(faiss.StandardGpuResources(), D).copyTo(faiss.IndexHNSWCagra())
 
 
+@pytest.fixture(scope="module")
+def codes():
+    """Codes of vectors of few dimensions: which side of hyperplanes they are on."""
+    rs = np.random.RandomState(5)
+    made = np.packbits(rs.randn(1500, 5) @ rs.randn(5, 96) > rs.randn(96), axis=1)
+    return made[:1400], made[1400:]
+
+
+@pytest.fixture(scope="module")
+def binary_graph(codes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TSSCOMPAT_VIRTUAL_GPUS", "2")
+        config = faiss.GpuIndexCagraConfig()
+        config.graph_degree, config.intermediate_graph_degree, config.device = 16, 32, 1
+        index = faiss.GpuIndexBinaryCagra(faiss.StandardGpuResources(), 96, config)
+        assert not index.is_trained
+        index.train(codes[0])
+        index.train(codes[0][:3])  # without effect, as in FAISS
+        return index
+
+
+def true_distances(codes, k: int):
+    flat = real.IndexBinaryFlat(96)
+    flat.add(codes[0])
+    return flat.search(codes[1], k)[0]
+
+
+def test_binary_cagra_finds_neighbours(binary_graph, codes):
+    assert (binary_graph.getDevice(), binary_graph.ntotal) == (1, 1400)
+    truth, shares = true_distances(codes, 10), []
+    for asked in ({"itopk_size": 10, "max_iterations": 2}, {"itopk_size": 200}):
+        distances, labels = binary_graph.search(codes[1], 10, params=faiss.SearchParametersCagra(**asked))
+        assert (distances.dtype, labels.dtype) == (np.int32, np.int64)
+        shares.append((distances == truth).mean())
+    assert shares[0] < shares[1] and shares[1] > 0.95
+    chosen = faiss.SearchParametersCagra(itopk_size=100, sel=faiss.IDSelectorRange(0, 700))
+    labels = binary_graph.search(codes[1], 10, params=chosen)[1]
+    assert labels.max() < 700 and (labels >= 0).all()
+
+
+@pytest.mark.parametrize("base_only", [False, True])
+def test_a_binary_graph_copied_out_is_read_by_faiss(binary_graph, codes, tmp_path, base_only):
+    layered = faiss.IndexBinaryHNSWCagra()
+    layered.base_level_only = base_only
+    binary_graph.copyTo(layered)
+    faiss.write_index_binary(layered, str(tmp_path / "graph"))
+    theirs = real.read_index_binary(str(tmp_path / "graph"))
+    assert type(theirs) is real.IndexBinaryHNSWCagra and theirs.ntotal == 1400 and theirs.base_level_only == base_only
+    theirs.hnsw.efSearch = 200
+    # One query at a time: FAISS's walks of a base level alone take the nodes that the queries before met for visited.
+    found = np.concatenate([theirs.search(codes[1][i : i + 1], 10)[0] for i in range(100)])
+    assert (found == true_distances(codes, 10)).mean() > 0.9
+
+
+def test_a_binary_graph_copied_in_is_the_same(binary_graph, codes):
+    back = faiss.index_binary_cpu_to_gpu(faiss.StandardGpuResources(), 0, faiss.index_binary_gpu_to_cpu(binary_graph))
+    assert type(back) is faiss.GpuIndexBinaryCagra and back.getDevice() == 0
+    assert back.get_knngraph().tensor.equal(binary_graph.get_knngraph().tensor)
+    assert np.array_equal(back.search(codes[1], 5)[0], binary_graph.search(codes[1], 5)[0])
+    back.reset()
+    assert (back.ntotal, back.is_trained) == (0, False)
+    back.add(codes[0][:50])
+    assert back.ntotal == 50 and (back.search(codes[0][:50], 1)[0] == 0).all()
+
+
 def test_pruning_keeps_edges_and_leads_back():
     torch.manual_seed(0)
     x = torch.randn(200, 4)

@@ -25,10 +25,10 @@ from test_kernels import COMPARERS, same
 from torch import Tensor
 
 from tsscompat.errors import OutOfDeviceMemory
-from tsscompat.kernels import flat, ivf
+from tsscompat.kernels import flat, graph, ivf
 from tsscompat.kernels.accelerate import REGISTRY, find_twin
 from tsscompat.kernels.ivf_lists import Ragged
-from tsscompat.kernels.metrics import INNER_PRODUCT, L2
+from tsscompat.kernels.metrics import HAMMING, INNER_PRODUCT, L2
 from tsscompat.kernels.select import select
 
 ON_GPU = DEVICE.type == "cuda"
@@ -184,6 +184,21 @@ def test_lists_in_both_regimes(nq, sizes, d, k, metric):
     expected = ivf.scan_flat.definition(x, lists.codes.view(torch.float32), lists, keys, k, metric)
     assert_same_neighbours(expected[:2], tuple(t.cpu() for t in answer[:2]))
     assert tuple(answer[2].tolist())[:2] == expected[2][:2]
+
+
+@pytest.mark.parametrize("words", [1, 3, 24])
+def test_walks_among_codes(words):
+    """Hamming distances, where ties part walks: so with room for every node, that all are met."""
+    torch.manual_seed(words)
+    rows, x = (torch.randint(0, 256, (n, 4 * words), dtype=torch.uint8).view(torch.float32) for n in (40, 3))
+    ends, edges = torch.tensor([0, 3], dtype=torch.int32), torch.arange(40)[:, None] + torch.tensor([1, 7, 20])
+    linked = graph.Graph(torch.ones(40, dtype=torch.int32), torch.arange(41) * 3, (edges % 40).int().view(-1), ends, 0, 0)
+    given = x, rows, linked, graph.Walk(64, 64), 9, HAMMING, 0.0, torch.arange(40) % 3 > 0
+    answer, expected = twin_of("graph.search")(*put(given, DEVICE)), graph.search.definition(*given)
+    bits = (rows.view(torch.uint8)[None] ^ x.view(torch.uint8)[:, None])[..., None] >> torch.arange(8, dtype=torch.uint8) & 1
+    for distances, labels in (put(answer[:2], torch.device("cpu")), expected[:2]):
+        assert torch.equal(distances, expected[0]) and torch.equal(bits.sum((2, 3)).gather(1, labels).float(), distances)
+        assert (labels % 3 > 0).all() and all(len(set(row)) == 9 for row in labels.tolist())
 
 
 @pytest.mark.parametrize("n,m,k", [(1, 20_000, 10), (2, 300, 3000), (13, 1, 1)])

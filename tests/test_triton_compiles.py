@@ -47,6 +47,7 @@ ones, ends = torch.ones(99, dtype=torch.int32), torch.tensor([0, 32, 48], dtype=
 given = Graph(ones, torch.arange(100) * 32, torch.zeros(3168, dtype=torch.int32), ends, 0, 1)
 graph.search(torch.randn(4, 64), torch.randn(99, 64), given, Walk(32, 32), 10, 1)
 graph.search(torch.randn(4, 64), torch.randn(99, 64), given, Walk(32, 32, check=False), 10, 23, 0.0, torch.ones(99, dtype=bool))
+graph.search(torch.randn(4, 16), torch.randn(99, 16), given, Walk(64, 64), 10, 1000)  # Hamming
 expected = {"_walk"}
 """
 FRAME = """

@@ -6,17 +6,23 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms.blocks import block_rows
+from tsscompat.kernels import hamming
 from tsscompat.kernels.detours import detours
 from tsscompat.kernels.flat import knn
 from tsscompat.kernels.ivf_lists import ranks
+from tsscompat.kernels.metrics import HAMMING
 
 
 def neighbours(x: Tensor, degree: int, metric: int) -> Tensor:
-    """The `degree` rows nearest to each row, itself left out, nearest first; -1 where there are no more: (n, degree)."""
+    """The `degree` rows nearest to each row, itself left out, nearest first; -1 where there are no more: (n, degree).
+
+    Rows are vectors, or with HAMMING the bytes of codes.
+    """
     parts = []
     step = block_rows(x, 16 * (degree + 1))
     for i in range(0, x.shape[0], step):
-        found = knn(x[i : i + step], x, degree + 1, metric)[1]
+        some = x[i : i + step]
+        found = (hamming.knn(some, x, degree + 1) if metric == HAMMING else knn(some, x, degree + 1, metric))[1]
         own = torch.arange(i, i + found.shape[0], device=x.device)[:, None]
         parts.append(without(found, found == own)[:, :degree])
     return torch.cat(parts) if parts else torch.empty(0, degree, dtype=torch.int64, device=x.device)

@@ -12,7 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 from tsscompat.kernels.graph import Graph, Walk
-from tsscompat.kernels.metrics import FORMULAS, is_similarity
+from tsscompat.kernels.metrics import FORMULAS, HAMMING, is_similarity
+from tsscompat.kernels.triton.bit_fields import ones_in
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two, within_memory
 from tsscompat.kernels.triton.metrics import added, finished
 
@@ -28,7 +29,11 @@ def _cost(x, rows, nodes, live, d, p, METRIC: tl.constexpr, LARGEST: tl.constexp
         inside = live[:, None] & (at < d)[None, :]
         a = tl.load(x + at, mask=at < d, other=0.0)[None, :]
         b = tl.load(rows + nodes.to(tl.int64)[:, None] * d + at[None, :], mask=inside, other=0.0)
-        first, second, third = added(first, second, third, a, b, inside, p, METRIC, 1)
+        if METRIC == 1000:  # Hamming: what is compared are words of codes
+            gap = a.to(tl.int32, bitcast=True) ^ b.to(tl.int32, bitcast=True)
+            first += tl.sum(tl.where(inside, ones_in(gap, False), 0), 1).to(tl.float32)
+        else:
+            first, second, third = added(first, second, third, a, b, inside, p, METRIC, 1)
     total = finished(first, second, third, d, METRIC)
     total = -total if LARGEST else total
     return tl.where(live & (total == total), total, float("inf"))
@@ -238,7 +243,12 @@ def search(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The twin of kernels.graph.search up to 1,024 candidates and results; counts stay on the device."""
     nq, d = x.shape
-    if metric not in FORMULAS or x.dtype != torch.float32 or rows.dtype != torch.float32 or max(walk.ef, k) > 1024:
+    if (
+        (metric not in FORMULAS and metric != HAMMING)
+        or x.dtype != torch.float32
+        or rows.dtype != torch.float32
+        or max(walk.ef, k) > 1024
+    ):
         return NotImplemented
     if graph.neighbors.dtype != torch.int32 or not d or (starts is None and graph.entry < 0):
         return NotImplemented
