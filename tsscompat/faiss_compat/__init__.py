@@ -73,6 +73,7 @@ from tsscompat.faiss_compat.packers import *
 from tsscompat.faiss_compat.panorama import *
 from tsscompat.faiss_compat.params import *
 from tsscompat.faiss_compat.partition import *
+from tsscompat.faiss_compat.plain_arrays import *
 from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.product_additive import *

@@ -93,13 +93,17 @@ class ClusteringIterationStats(Stated):
         self.obj, self.time, self.time_search, self.imbalance_factor, self.nsplit = obj, time, time_search, imbalance, nsplit
 
 
+class ClusteringIterationStatsVector(ObjectVector):
+    """std::vector of what iterations came to."""
+
+
 class Clustering(ClusteringParameters):
     """k-means with an index that assigns the points."""
 
     d = size_t(0)
     k = size_t(0)
     centroids = vector(Float32Vector, "k * d; what is here before training is where training begins")
-    iteration_stats = vector(ObjectVector)
+    iteration_stats = vector(ClusteringIterationStatsVector)
 
     def __init__(self, d: int, k: int, cp: ClusteringParameters | None = None) -> None:
         super().__init__()
@@ -133,6 +137,15 @@ class Clustering(ClusteringParameters):
         expect(codec.d == index.d, "the codec has dimension {}, the index {}", codec.d, index.d)
         codes = as_tensor(x, torch.uint8, index.device)[0]
         self._train(codes, index, self._weights(weights, codes), codec)
+
+    def train_c(self, n: int, x: Any, index: Index, x_weights: Any = None) -> None:
+        """The same with pointers."""
+        self.train(behind(x, n, self.d), index, None if x_weights is None else behind(x_weights, n))
+
+    def train_encoded_c(self, nx: int, x_in: Any, codec: Index, index: Index, weights: Any = None) -> None:
+        """The same with pointers."""
+        codes = behind(x_in, nx, codec.sa_code_size())
+        self.train_encoded(codes, codec, index, None if weights is None else behind(weights, nx))
 
     @staticmethod
     def _weights(weights: Array | None, data: Tensor) -> Tensor | None:
@@ -312,7 +325,7 @@ class ProgressiveDimClustering(ProgressiveDimClusteringParameters):
     d = size_t(0)
     k = size_t(0)
     centroids = vector(Float32Vector)
-    iteration_stats = vector(ObjectVector)
+    iteration_stats = vector(ClusteringIterationStatsVector)
 
     def __init__(self, d: int, k: int, cp: ProgressiveDimClusteringParameters | None = None) -> None:
         super().__init__()
@@ -355,6 +368,7 @@ __all__ = [
     "ClusteringInitMethod_RANDOM",
     "ClusteringInitialization",
     "ClusteringIterationStats",
+    "ClusteringIterationStatsVector",
     "ClusteringParameters",
     "ProgressiveDimClustering",
     "ProgressiveDimClusteringParameters",

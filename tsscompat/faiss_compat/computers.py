@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms.estimated import Estimated
-from tsscompat.errors import FaissError
-from tsscompat.faiss_compat.attributes import Stated, child
+from tsscompat.errors import FaissError, check
+from tsscompat.faiss_compat.attributes import Stated, anything, child
 from tsscompat.faiss_compat.vector_arrays import swig_ptr
 from tsscompat.kernels import flat
+from tsscompat.kernels.metrics import FORMULAS
 
 
 class DistanceComputer(Stated):
@@ -40,6 +41,11 @@ class DistanceComputer(Stated):
     def __call__(self, i: int) -> float:
         """The query's distance to vector i."""
         return self._between(self._query, self._vectors(i)[0])
+
+    def distances_batch_4(self, idx0: int, idx1: int, idx2: int, idx3: int, dis0: Any, dis1: Any, dis2: Any, dis3: Any) -> None:
+        """The query's distances to four vectors, each to where a pointer goes."""
+        for i, out in ((idx0, dis0), (idx1, dis1), (idx2, dis2), (idx3, dis3)):
+            swig_ptr(out)[0] = self(i)
 
     def symmetric_dis(self, i: int, j: int) -> float:
         """The distance between vectors i and j."""
@@ -70,6 +76,69 @@ class EstimatedComputer(DistanceComputer):
         return float(self._codec.between(self._query, given, None)[0])
 
 
-FlatCodesDistanceComputer = DistanceComputer
+class FlatCodesDistanceComputer(DistanceComputer):
+    """Distances to codes that lie one after another."""
 
-__all__ = ["DistanceComputer", "FlatCodesDistanceComputer"]
+    @property
+    def code_size(self) -> int:
+        """Bytes of a code."""
+        return int(self.index.sa_code_size())
+
+    def distance_to_code_batch_4(self, c1: Any, c2: Any, c3: Any, c4: Any, d1: Any, d2: Any, d3: Any, d4: Any) -> None:
+        """The query's distances to four codes, each to where a pointer goes."""
+        for code, out in ((c1, d1), (c2, d2), (c3, d3), (c4, d4)):
+            swig_ptr(out)[0] = self.distance_to_code(swig_ptr(code).take(self.code_size))
+
+    def partial_dot_product(self, i: int, offset: int, num_components: int) -> float:
+        """The inner product of the query and vector i over some of the dimensions."""
+        part = slice(offset, offset + num_components)
+        return float(self._query[part] @ self._vectors(i)[0, part])
+
+
+class _Space:
+    """What a DistanceComputer asks of an index, for vectors that are in none."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, d: int, metric: int, metric_arg: float, vectors: Callable[[Tensor], Tensor]) -> None:
+        self.d, self.metric_type, self.metric_arg, self._reconstruct = d, metric, metric_arg, vectors
+
+
+def get_extra_distance_computer(d: int, mt: int, metric_arg: float, xb: Any) -> DistanceComputer:
+    """Distances of any metric to the vectors behind a pointer."""
+    check(mt in FORMULAS, "there is no metric {}", mt)
+
+    def vectors(keys: Tensor) -> Tensor:
+        return swig_ptr(xb).take((int(keys.max()) + 1) * d).view(-1, d)[keys]
+
+    return DistanceComputer(_Space(d, mt, metric_arg, vectors))
+
+
+class CodecDistanceComputer(FlatCodesDistanceComputer):
+    """Distances to codes of a quantizer, which are given, or set as `codes`."""
+
+    codes = anything(None, "the codes, behind a pointer")
+
+    def __init__(self, codec: Any, metric: int) -> None:
+        self.codes = None
+        super().__init__(_Space(codec.d, metric, 0.0, self._behind))
+        self._codec = codec
+
+    @property
+    def code_size(self) -> int:
+        """Bytes of a code."""
+        return int(self._codec.code_size)
+
+    def _behind(self, keys: Tensor) -> Tensor:
+        size = self.code_size
+        decoded: Tensor = self._codec._decode(swig_ptr(self.codes).take((int(keys.max()) + 1) * size).view(-1, size)[keys])
+        return decoded
+
+    def distance_to_code(self, code: Any) -> float:
+        code = code if isinstance(code, Tensor) else swig_ptr(code).take(self.code_size)
+        return self._between(self._query, self._codec._decode(code.reshape(1, -1))[0])
+
+    query_to_code = distance_to_code
+
+
+__all__ = ["DistanceComputer", "FlatCodesDistanceComputer", "get_extra_distance_computer"]

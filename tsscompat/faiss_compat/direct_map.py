@@ -21,6 +21,21 @@ from tsscompat.faiss_compat.vectors import Int64Vector
 _LOW = 0xFFFFFFFF
 
 
+def lo_build(list_id: int, offset: int) -> int:
+    """The place of an entry as one number."""
+    return list_id << 32 | offset
+
+
+def lo_listno(lo: int) -> int:
+    """The list of a place."""
+    return lo >> 32
+
+
+def lo_offset(lo: int) -> int:
+    """Where in its list a place is."""
+    return lo & _LOW
+
+
 class _Edit:
     """Lists being changed one entry at a time: the content of those touched, as row numbers, or -1 - i for the i-th new entry."""
 
@@ -196,4 +211,4 @@ class DirectMap(Stated):
         array.copy_(torch.tensor(places, dtype=torch.int64))
 
 
-__all__ = ["DirectMap"]
+__all__ = ["DirectMap", "lo_build", "lo_listno", "lo_offset"]

@@ -22,6 +22,7 @@ from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.kernels import flat
 from tsscompat.kernels.flat import distance_block, row_distances, within
 from tsscompat.kernels.metrics import FORMULAS, INNER_PRODUCT, L1, L2, LINF, pairwise
+from tsscompat.kernels.select import select
 
 
 def two_matrices(xq: Array, xb: Array) -> tuple[Tensor, Tensor, Callable[[Tensor], Any]]:
@@ -172,6 +173,44 @@ fvec_L2sqr_by_idx = _by_idx(L2)
 fvec_inner_products_by_idx = _by_idx(INNER_PRODUCT)
 
 
+def _knn_by_idx(metric: int, *arguments: Any) -> None:
+    x, y, subset, d, nx, ny, nsubset, k, vals, ids, stride = arguments
+    named = _strided(subset, nx, nsubset, ny if stride < 0 else stride)
+    # A row of ids ends with the first that is none.
+    missing = ((named < 0) | (named >= ny)).cumsum(1) > 0
+    named = torch.where(missing, -1, named)
+    found = select(flat.named_distances(behind(x, nx, d), behind(y, ny, d), named, metric), named, k, metric == INNER_PRODUCT)
+    behind(vals, nx, k).copy_(found[0])
+    behind(ids, nx, k).copy_(found[1])
+
+
+def knn_L2sqr_by_idx(
+    x: Any, y: Any, subset: Any, d: int, nx: int, ny: int, nsubset: int, k: int, vals: Any, ids: Any, ld_subset: int = -1
+) -> None:
+    """The k nearest among the vectors that each query's row of ids names; rows of ids are ld_subset apart (-1: ny)."""
+    _knn_by_idx(L2, x, y, subset, d, nx, ny, nsubset, k, vals, ids, ld_subset)
+
+
+def knn_inner_products_by_idx(
+    x: Any, y: Any, subset: Any, d: int, nx: int, ny: int, nsubset: int, k: int, vals: Any, ids: Any, ld_ids: int = -1
+) -> None:
+    """The k most similar among the vectors that each query's row of ids names; rows of ids are ld_ids apart (-1: ny)."""
+    _knn_by_idx(INNER_PRODUCT, x, y, subset, d, nx, ny, nsubset, k, vals, ids, ld_ids)
+
+
+def _batch_of_four(metric: int) -> Callable[..., None]:
+    def distances(x: Any, y0: Any, y1: Any, y2: Any, y3: Any, d: int, dis0: Any, dis1: Any, dis2: Any, dis3: Any) -> None:
+        query = behind(x, 1, d)
+        for y, out in ((y0, dis0), (y1, dis1), (y2, dis2), (y3, dis3)):
+            behind(out, 1).copy_(row_distances(query, behind(y, 1, d), metric))
+
+    return distances
+
+
+fvec_L2sqr_batch_4 = _batch_of_four(L2)
+fvec_inner_product_batch_4 = _batch_of_four(INNER_PRODUCT)
+
+
 def _indexed_pairs(metric: int) -> Callable[..., None]:
     worst = _beyond(metric)
 
@@ -307,12 +346,14 @@ __all__ = [
     "RangeSearchResult",
     "fvec_L1",
     "fvec_L2sqr",
+    "fvec_L2sqr_batch_4",
     "fvec_L2sqr_by_idx",
     "fvec_L2sqr_ny",
     "fvec_L2sqr_ny_nearest",
     "fvec_Linf",
     "fvec_add",
     "fvec_inner_product",
+    "fvec_inner_product_batch_4",
     "fvec_inner_products_by_idx",
     "fvec_inner_products_ny",
     "fvec_madd",
@@ -324,8 +365,10 @@ __all__ = [
     "fvec_sub",
     "knn",
     "knn_L2sqr",
+    "knn_L2sqr_by_idx",
     "knn_extra_metrics",
     "knn_inner_product",
+    "knn_inner_products_by_idx",
     "normalize_L2",
     "pairwise_L2sqr",
     "pairwise_distances",

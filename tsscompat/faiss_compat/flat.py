@@ -15,7 +15,7 @@ from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, vector
 from tsscompat.faiss_compat.base import check_keys
 from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
-from tsscompat.faiss_compat.computers import DistanceComputer
+from tsscompat.faiss_compat.computers import DistanceComputer, FlatCodesDistanceComputer
 from tsscompat.faiss_compat.params import SearchParameters
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector, Int64Vector
@@ -100,7 +100,7 @@ class IndexFlat(IndexFlatCodes):
 
     def get_FlatCodesDistanceComputer(self) -> DistanceComputer:
         """Distances to single vectors, for a query set on it."""
-        return DistanceComputer(self)
+        return FlatCodesDistanceComputer(self)
 
     get_distance_computer = get_FlatCodesDistanceComputer
 

@@ -34,6 +34,14 @@ class HeapArray(Stated):
     def _tables(self) -> tuple[Tensor, Tensor]:
         return behind(self.val, self.nh, self.k), behind(self.ids, self.nh, self.k)
 
+    def get_val(self, key: int) -> Any:
+        """The values of a heap, behind a pointer."""
+        return swig_ptr(self._tables()[0][key])
+
+    def get_ids(self, key: int) -> Any:
+        """The ids of a heap, behind a pointer."""
+        return swig_ptr(self._tables()[1][key])
+
     def heapify(self) -> None:
         """Empty all heaps."""
         values, ids = self._tables()

@@ -44,6 +44,15 @@ class IOReader(Stated):
         target = bytes_of(swig_ptr(ptr).tensor)[: size * nitems]
         return self._source().fill(target) // size if size else 0
 
+    def read_bytes(self, totsz: int) -> bytes:
+        """The next bytes, as many as are left."""
+        target = bytearray(totsz)
+        return bytes(target[: self._source().fill(memoryview(target))])
+
+    def filedescriptor(self) -> int:
+        """The number of the open file."""
+        return _descriptor(self)
+
 
 class IOWriter(Stated):
     """Where an index is written to."""
@@ -57,6 +66,15 @@ class IOWriter(Stated):
         """Write nitems of so many bytes each from behind a pointer; gives how many."""
         self._write(bytes_of(swig_ptr(ptr).tensor)[: size * nitems])
         return nitems
+
+    def write_bytes(self, b: bytes) -> int:
+        """Write bytes; gives how many."""
+        self._write(memoryview(b))
+        return len(b)
+
+    def filedescriptor(self) -> int:
+        """The number of the open file."""
+        return _descriptor(self)
 
 
 class VectorIOReader(IOReader):
@@ -187,6 +205,12 @@ class PyCallbackIOWriter(IOWriter):
     def _write(self, data: memoryview) -> None:
         for start in range(0, len(data), self._bs):
             self._callback(bytes(data[start : start + self._bs]))
+
+
+def _descriptor(stream: Any) -> int:
+    file = stream.__dict__.get("_file")
+    check(file is not None, "{} has no file", type(stream).__name__)
+    return int(file.fileno())
 
 
 def _open(file: Any, mode: str) -> Any:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from tsscompat import interrupts
@@ -21,6 +22,19 @@ FAISS_VERSION_MAJOR, FAISS_VERSION_MINOR, FAISS_VERSION_PATCH = 1, 15, 1
 def get_version() -> str:
     """The release of FAISS that is implemented."""
     return f"{FAISS_VERSION_MAJOR}.{FAISS_VERSION_MINOR}.{FAISS_VERSION_PATCH}"
+
+
+VERSION_STRING = get_version()
+
+
+def getmillisecs() -> float:
+    """The clock, in milliseconds."""
+    return time.time() * 1e3
+
+
+def get_cycles() -> int:
+    """A counter that only grows, for differences; of nanoseconds, where FAISS counts the processor's cycles."""
+    return time.perf_counter_ns()
 
 
 def swig_version() -> int:
@@ -145,14 +159,28 @@ class InterruptCallback:
         return max(10**8 // (int(flops) + 1), 1)
 
 
+def _after(seconds: float) -> Callable[[], bool]:
+    end = time.monotonic() + float(seconds)
+    return lambda: time.monotonic() > end
+
+
 class TimeoutCallback(InterruptCallback):
     """Stops computations after a time."""
+
+    def __init__(self) -> None:
+        self.set_timeout(0.0)
 
     @staticmethod
     def reset(timeout_in_seconds: float) -> None:
         """From now on, computations may take this long together."""
-        end = time.monotonic() + float(timeout_in_seconds)
-        interrupts.ask_when(lambda: time.monotonic() > end)
+        interrupts.ask_when(_after(timeout_in_seconds))
+
+    def set_timeout(self, timeout_in_seconds: float) -> None:
+        """From now on, `want_interrupt` of this object says whether so much time has gone."""
+        self.timeout, self._over = float(timeout_in_seconds), _after(timeout_in_seconds)
+
+    def want_interrupt(self) -> bool:
+        return self._over()
 
 
 class PythonInterruptCallback(InterruptCallback):
@@ -183,6 +211,9 @@ __all__ = [
     "FAISS_VERSION_MAJOR",
     "FAISS_VERSION_MINOR",
     "FAISS_VERSION_PATCH",
+    "VERSION_STRING",
+    "get_cycles",
+    "getmillisecs",
     "InterruptCallback",
     "PythonInterruptCallback",
     "SIMDConfig",

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsscompat.errors import check
+from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.vector_arrays import swig_ptr
 
 
@@ -19,6 +21,14 @@ def behind(pointer: Any, *shape: int) -> Tensor:
     for s in shape:
         n *= int(s)
     return swig_ptr(pointer).take(n).view(*[int(s) for s in shape])
+
+
+def _typed(pointer: Any, n: int, d: int, numeric_type: int) -> Tensor:
+    """Vectors behind a pointer, of the type that the caller says they have."""
+    given = behind(pointer, n, d)
+    dtype = {enums.Float32: torch.float32, enums.Float16: torch.float16, enums.Int8: torch.int8}.get(numeric_type)
+    check(dtype is not None, "there is no numeric type {}", numeric_type)
+    return given.view(dtype) if given.dtype.itemsize == dtype.itemsize else given  # type: ignore[union-attr, arg-type]
 
 
 class PointerMethods:
@@ -37,6 +47,22 @@ class PointerMethods:
 
     def search_c(self: Any, n: int, x: Any, k: int, distances: Any, labels: Any, params: Any = None) -> None:
         self.search(behind(x, n, self.d), k, params=params, D=behind(distances, n, k), I=behind(labels, n, k))
+
+    def train_ex(self: Any, n: int, x: Any, numeric_type: int) -> None:
+        self.train(_typed(x, n, self.d, numeric_type), numeric_type=numeric_type)
+
+    def add_ex(self: Any, n: int, x: Any, numeric_type: int) -> None:
+        self.add(_typed(x, n, self.d, numeric_type), numeric_type)
+
+    def add_with_ids_ex(self: Any, n: int, x: Any, numeric_type: int, xids: Any) -> None:
+        self.add_with_ids(_typed(x, n, self.d, numeric_type), behind(xids, n), numeric_type)
+
+    def search_ex(self: Any, n: int, x: Any, numeric_type: int, k: int, distances: Any, labels: Any, params: Any = None) -> None:
+        given = _typed(x, n, self.d, numeric_type)
+        self.search(given, k, params=params, D=behind(distances, n, k), I=behind(labels, n, k), numeric_type=numeric_type)
+
+    def train_with_queries(self: Any, n: int, x: Any, n_train_q: int, xq_train: Any) -> None:
+        self.train(behind(x, n, self.d), xq_train=behind(xq_train, n_train_q, self.d))
 
     def assign_c(self: Any, n: int, x: Any, labels: Any, k: int = 1) -> None:
         self.assign(behind(x, n, self.d), k, labels=behind(labels, n, k))

@@ -20,6 +20,10 @@ from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.vectors import ObjectVector
 
 
+class VectorTransformVector(ObjectVector):
+    """std::vector of transforms."""
+
+
 def _inner(params: SearchParameters | None) -> SearchParameters | None:
     """Parameters of the index behind the transforms: wrapped ones, or given for it directly."""
     if not isinstance(params, SearchParametersPreTransform):
@@ -42,7 +46,7 @@ class _Transformed(DistanceComputer):
 class IndexPreTransform(Index):
     """Vectors go through the chain, then to the index."""
 
-    chain = vector(ObjectVector, "transforms, first applied first")
+    chain = vector(VectorTransformVector, "transforms, first applied first")
     index = child(None, "the index behind them")
     own_fields = boolean(False)
 
@@ -177,4 +181,4 @@ class IndexPreTransform(Index):
         self.ntotal, other.ntotal = self.index.ntotal, other.index.ntotal
 
 
-__all__ = ["IndexPreTransform"]
+__all__ = ["IndexPreTransform", "VectorTransformVector"]

@@ -15,7 +15,7 @@ from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import boolean, child, enum, integer
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
-from tsscompat.faiss_compat.computers import DistanceComputer, EstimatedComputer
+from tsscompat.faiss_compat.computers import DistanceComputer, EstimatedComputer, FlatCodesDistanceComputer
 from tsscompat.faiss_compat.ivf_sq import TURBO_FULL, affine_of, turbo_codec
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersPQ
 from tsscompat.faiss_compat.pointers import behind
@@ -73,7 +73,7 @@ class ScannedCodes(IndexFlatCodes):
 
     def get_FlatCodesDistanceComputer(self) -> DistanceComputer:
         """Distances to single vectors, for a query set on it."""
-        return DistanceComputer(self)
+        return FlatCodesDistanceComputer(self)
 
     get_distance_computer = get_FlatCodesDistanceComputer
 

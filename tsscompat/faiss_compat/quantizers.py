@@ -14,6 +14,7 @@ from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, real, size_t, vector
 from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
+from tsscompat.faiss_compat.computers import CodecDistanceComputer
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector
@@ -296,6 +297,11 @@ class ScalarQuantizer(Quantizer):
 
     def _decode(self, codes: Tensor) -> Tensor:
         return scalar.decode(codes, self.qtype, self.trained.tensor, self.d)
+
+    def get_distance_computer(self, metric: int = L2) -> CodecDistanceComputer:
+        """Distances of a query, set on it, to codes."""
+        check(metric in (L2, INNER_PRODUCT), "scalar quantizers know L2 and the inner product, got metric {}", metric)
+        return CodecDistanceComputer(self, metric)
 
 
 def constants(owner: type, prefixes: tuple[str, ...]) -> dict[str, int]:

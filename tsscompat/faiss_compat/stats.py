@@ -77,6 +77,10 @@ class HNSWStats(Stats):
     ndis = size_t(0, "distances computed")
     nhops = size_t(0, "nodes expanded")
 
+    def combine(self, other: Stats) -> None:
+        """Add another's counts to these."""
+        self.add(other)
+
 
 class RaBitQStats(Stats):
     """What staged searches of multi-bit RaBitQ codes did since the last reset."""

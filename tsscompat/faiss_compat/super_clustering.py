@@ -16,11 +16,11 @@ from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, as_tensor, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.attributes import Stated, anything, child, integer, real, vector
-from tsscompat.faiss_compat.clustering import ClusteringIterationStats, ClusteringParameters
+from tsscompat.faiss_compat.clustering import ClusteringIterationStats, ClusteringIterationStatsVector, ClusteringParameters
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.kmeans import Kmeans
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.vectors import Float32Vector, ObjectVector
+from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.records import fields_of
 
 # Less pruning than this, three iterations on end, is not worth the trouble.
@@ -67,7 +67,7 @@ class SuperKMeans(Stated):
     d = integer(0)
     k = integer(0)
     centroids = vector(Float32Vector, "k * d")
-    iteration_stats = vector(ObjectVector, "of each iteration; the imbalance factor is not computed")
+    iteration_stats = vector(ClusteringIterationStatsVector, "of each iteration; the imbalance factor is not computed")
     gemm_pruning_rates = vector(Float32Vector, "for each iteration the share of pairs that the first dimensions ruled out")
 
     def __init__(self, d: int, k: int, cp: SuperKMeansParameters | None = None) -> None:

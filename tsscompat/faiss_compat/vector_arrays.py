@@ -25,6 +25,8 @@ def swig_ptr(a: Any) -> Pointer:
     if isinstance(a, Tensor):
         check(a.is_contiguous(), "expected a contiguous tensor")
         return Pointer(a)
+    if isinstance(a, (bytes, bytearray)):
+        return Pointer(from_numpy(np.frombuffer(a, dtype=np.uint8)))
     if not isinstance(a, np.ndarray):
         raise ArgumentError(f"input not a numpy array: got {type(a).__name__}")
     if not a.flags.c_contiguous:

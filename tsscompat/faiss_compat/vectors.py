@@ -267,8 +267,15 @@ class AlignedTable(Vector):
         if isinstance(content, int):
             self.resize(content)
 
+    @property
     def numel(self) -> int:
+        """How many items there are."""
         return self.size()
+
+    @staticmethod
+    def round_capacity(n: int) -> int:
+        """How many items FAISS makes room for: 256, or the next power of two."""
+        return 0 if n == 0 else max(256, 1 << (n - 1).bit_length())
 
     def nbytes(self) -> int:
         return self.byte_size()
@@ -321,6 +328,9 @@ class ObjectVector:
 
     def assign(self, items: Iterable[Any]) -> None:
         self.items = list(items)
+
+    def swap(self, other: ObjectVector) -> None:
+        self.items, other.items = other.items, self.items
 
     def data(self) -> ObjectVector:
         return self
