@@ -186,3 +186,21 @@ def test_two_levels_begin_where_faiss_begins():
     x = np.random.default_rng(0).standard_normal((400, 6)).astype(np.float32)
     theirs, ours = (module.two_level_clustering(x, 3, 9)[0] for module in contrib)
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("metric", [tsscompat.METRIC_L2, tsscompat.METRIC_INNER_PRODUCT, tsscompat.METRIC_Jaccard])
+def test_the_best_are_kept_where_there_are_too_many(metric):
+    from tsscompat.contrib.exhaustive_search import range_search_max_results
+
+    x = np.random.RandomState(0).rand(200, 8).astype(np.float32)
+    index = tsscompat.IndexFlat(8, metric)
+    index.add(x)
+    every = index.search(x[:20], 200)[0]
+    similar = tsscompat.is_similarity_metric(metric)
+    radius, lims, distances, _ = range_search_max_results(
+        index, [x[:20]], -1.0 if similar else 1e9, max_results=100, min_results=50
+    )
+    assert lims[-1] == len(distances) == 50 and radius == pytest.approx(
+        float(np.sort(every.ravel())[-51 if similar else 50]), rel=1e-5
+    )
+    assert (distances > radius).all() if similar else (distances < radius).all()

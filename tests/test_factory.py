@@ -274,7 +274,11 @@ def test_noise_is_refused_alike(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["Flat", "IVF16,Flat", "PQ8", "IVF16(PCA8,Flat),SQ8_direct", "OPQ4_16,IVF8,PQ4x4", "HNSW16", "IDMap2,SQ6"]
+    "text",
+    [
+        *("Flat", "IVF16,Flat", "PQ8", "IVF16(PCA8,Flat),SQ8_direct", "OPQ4_16,IVF8,PQ4x4", "HNSW16", "IDMap2,SQ6"),
+        *("HNSW16,SQ8", "HNSW16,PQ4", "HNSW16_PQ4", "IVF16,PQ4+4"),
+    ],
 )
 def test_reverse(text):
     from faiss.contrib.factory_tools import get_code_size as size

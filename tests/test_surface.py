@@ -320,3 +320,11 @@ def test_binary_searches_check_types(faiss):
             index.search(codes, wrong)
     with pytest.raises(TypeError):
         index.search(codes, 1, params={"nprobe": 1})
+
+
+@BOTH
+def test_no_fewer_than_no_vectors_are_reconstructed(module):
+    for index in (module.IndexFlatL2(D), module.IndexBinaryFlat(D)):
+        for first, count in ((2, -1), (0, -5)):
+            with pytest.raises(ValueError):
+                index.reconstruct_n(first, count)

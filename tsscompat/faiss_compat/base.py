@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import Array, Batch, as_tensor, plain_rows, rows
+from tsscompat.arrays import Array, Batch, as_tensor, numpy_out, plain_rows, rows
 from tsscompat.arrays import ids as ids_in
 from tsscompat.devices import Placement
 from tsscompat.errors import FaissError, MethodError, check, expect
@@ -173,8 +173,7 @@ class Index(PointerMethods, Stated):
 
     def reconstruct(self, key: int, x: Array | None = None) -> Array:
         """The vector with an id, as far as the index still knows it."""
-        keys = torch.tensor([operator.index(key)], dtype=torch.int64, device=self.device)
-        return self._one_out(self._reconstruct(keys)[0], x)
+        return self._one_out(self._reconstruct_one(operator.index(key)), x)
 
     def reconstruct_batch(self, key: Array, x: Array | None = None) -> Array:
         """The vectors with some ids."""
@@ -189,9 +188,8 @@ class Index(PointerMethods, Stated):
         n0, ni = operator.index(n0), operator.index(ni)
         if ni == -1:
             ni = self.ntotal - n0
-        check(
-            ni == 0 or (ni > 0 and n0 >= 0 and n0 + ni <= self.ntotal), "no vectors {} to {} among {}", n0, n0 + ni, self.ntotal
-        )
+        expect(ni >= 0, "expected a number of vectors, got {}", ni)
+        check(ni == 0 or (n0 >= 0 and n0 + ni <= self.ntotal), "no vectors {} to {} among {}", n0, n0 + ni, self.ntotal)
         return self._one_out(self._reconstruct_n(n0, ni) if ni else self._no_vectors(), x)
 
     def remove_ids(self, x: Array | IDSelector) -> int:
@@ -286,7 +284,7 @@ class Index(PointerMethods, Stated):
         if isinstance(out, Tensor):
             expect(out.shape == answer.shape, "expected an output of shape {}, got {}", tuple(answer.shape), tuple(out.shape))
             return out.copy_(answer)
-        return Batch(answer, lambda t: t.cpu().numpy()).give_back(answer, out)
+        return Batch(answer, numpy_out).give_back(answer, out)
 
     def _refuse(self, what: str) -> NoReturn:
         raise FaissError(f"{what} is not implemented for {type(self).__name__}")
@@ -337,6 +335,9 @@ class Index(PointerMethods, Stated):
     def _reconstruct(self, keys: Tensor) -> Tensor:
         self._refuse("reconstruct")
 
+    def _reconstruct_one(self, key: int) -> Tensor:
+        return self._reconstruct(torch.tensor([key], dtype=torch.int64, device=self.device))[0]
+
     def _reconstruct_n(self, n0: int, ni: int) -> Tensor:
         return self._reconstruct(torch.arange(n0, n0 + ni, dtype=torch.int64, device=self.device))
 
@@ -375,13 +376,13 @@ def check_keys(keys: Tensor, ntotal: int) -> Tensor:
     """`keys`, all within [0, ntotal)."""
     if keys.numel():
         low, high = torch.aminmax(keys)
-        check(
-            int(low) >= 0 and int(high) < ntotal,
-            "no vector with id {}: there are {}",
-            int(low) if int(low) < 0 else int(high),
-            ntotal,
-        )
+        check_key(int(low) if int(low) < 0 else int(high), ntotal)
     return keys
+
+
+def check_key(key: int, ntotal: int) -> None:
+    """Raise unless there is a vector with this number."""
+    check(0 <= key < ntotal, "no vector with id {}: there are {}", key, ntotal)
 
 
 __all__ = ["Index"]

@@ -172,7 +172,8 @@ class IndexBinary(BinaryPointerMethods, Stated):
         """The codes with ids n0 to n0 + ni (ni -1: to the end)."""
         n0 = int(n0)
         ni = self.ntotal - n0 if ni == -1 else int(ni)
-        inside = ni == 0 or (ni > 0 and n0 >= 0 and n0 + ni <= self.ntotal)
+        expect(ni >= 0, "expected a number of codes, got {}", ni)
+        inside = ni == 0 or (n0 >= 0 and n0 + ni <= self.ntotal)
         check(inside, "no codes {} to {} among {}", n0, n0 + ni, self.ntotal)
         found = self._reconstruct_n(n0, ni)
         return Batch(found, lambda t: t.cpu().numpy()).give_back(found, x)

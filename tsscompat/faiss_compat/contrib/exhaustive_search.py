@@ -11,7 +11,7 @@ import numpy as np
 from tsscompat import faiss_compat as faiss
 from tsscompat.errors import expect
 from tsscompat.faiss_compat.downcast import kinds
-from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2, is_similarity_metric
+from tsscompat.faiss_compat.enums import METRIC_L2, is_similarity_metric
 
 LOG = logging.getLogger(__name__)
 Table = np.ndarray[Any, Any]
@@ -153,7 +153,7 @@ def range_search_max_results(
     lower = int(0.8 * max_results) if min_results is None and max_results is not None else int(min_results or 0)
     upper = int(lower * 1.5) if max_results is None else max_results
     binary = "IndexBinary" in kinds(index)
-    keep_max = index.metric_type == METRIC_INNER_PRODUCT
+    keep_max = is_similarity_metric(index.metric_type)
     placed = _on_gpus(index, shard, ngpu)
     batches: list[Any] = []
     total = 0

@@ -35,6 +35,7 @@ _SIZES: tuple[tuple[str, Sizes], ...] = (
     (r"PQ(\d+)\+(\d+)", lambda d, m: int(m[1]) + int(m[2])),
     # A vector's links at the base level; those above are few.
     (r"HNSW(\d+)(?:,Flat)?", lambda d, m: 4 * d + int(m[1]) * 2 * 4),
+    (r"HNSW(\d+),(.*)", lambda d, m: get_code_size(d, m[2]) + int(m[1]) * 2 * 4),
     (r"SQ8(?:_direct|_direct_signed)?", _bits(8)),
     (r"SQ6", _bits(6)),
     (r"SQ4", _bits(4)),
@@ -79,6 +80,11 @@ def _coarse_name(index: Any) -> str:
     return f"IVF{index.nlist}({reverse_index_factory(quantizer)})"
 
 
+def _graph_name(index: Any) -> str:
+    plain = index.storage is None or "IndexFlat" in kinds(index.storage)
+    return f"HNSW{get_hnsw_M(index)}" + ("" if plain else f",{reverse_index_factory(index.storage)}")
+
+
 def _chain_name(index: Any) -> str:
     if index.chain.size() != 1:
         raise NotImplementedError("only one transform can be told")
@@ -109,12 +115,13 @@ _NAMES: tuple[tuple[str, Callable[[Any], str]], ...] = (
     ("IndexFlat", lambda i: "Flat"),
     ("IndexIVFFlat", lambda i: f"{_coarse_name(i)},Flat"),
     ("IndexIVFScalarQuantizer", lambda i: f"{_coarse_name(i)},{_sq_name(i.sq.qtype)}"),
+    ("IndexIVFPQR", lambda i: f"{_coarse_name(i)},PQ{i.pq.M}+{i.refine_pq.M}"),
     ("IndexIVFPQ", lambda i: f"{_coarse_name(i)},PQ{i.pq.M}x{i.pq.nbits}"),
     ("IndexIVFPQFastScan", lambda i: f"{_coarse_name(i)},PQ{i.pq.M}x{i.pq.nbits}fs"),
     ("IndexIVFRaBitQ", lambda i: f"{_coarse_name(i)},{_rabitq_name(i)}"),
     ("IndexIVFEDEN", lambda i: f"{_coarse_name(i)},{_eden_name(i)}"),
     ("IndexPreTransform", _chain_name),
-    ("IndexHNSW", lambda i: f"HNSW{get_hnsw_M(i)}"),
+    ("IndexHNSW", _graph_name),
     ("IndexRefine", lambda i: f"{reverse_index_factory(i.base_index)},Refine({reverse_index_factory(i.refine_index)})"),
     ("IndexPQFastScan", lambda i: f"PQ{i.pq.M}x{i.pq.nbits}fs"),
     ("IndexPQ", lambda i: f"PQ{i.pq.M}x{i.pq.nbits}"),
