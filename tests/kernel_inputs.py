@@ -121,6 +121,22 @@ def segment_sums(draw):
     return numbers(draw, n, one_of(draw, 1, 8)), torch.randint(0, k, (n,)), maybe(draw, torch.rand(n)), k
 
 
+def donors(draw):
+    """Sizes of clusters, which are empty, random words, tries made, points that are more than clusters."""
+    seed(draw)
+    k = one_of(draw, 3, 9)
+    sizes = torch.randint(0, 3, (k,)).float() + torch.arange(k).eq(1) * one_of(draw, 0, 40)
+    empty = (sizes == 0).nonzero()[:, 0]
+    words = torch.randint(-(1 << 31), 1 << 31, (one_of(draw, 0, 7, 300),)).int()
+    return sizes, empty, words, draw(st.integers(0, 10 * k - 1)), max(int(sizes.sum()) - k, 1)
+
+
+def halve(draw):
+    seed(draw)
+    taken, given = draw(st.integers(0, 4)), torch.randint(0, 5, (4,))
+    return numbers(draw, 9, one_of(draw, 1, 6)), torch.arange(5, 5 + taken), given[:taken]
+
+
 def swaps(draw):
     n = one_of(draw, 0, 1, 40)
     seed(draw)
@@ -731,6 +747,8 @@ INPUTS = (
         "nsg.link": spread_link,
         "nsg.link_back": spread_link_back,
         "nsg.reach": spread_reach,
+        "halving.donors": donors,
+        "halving.halve": halve,
         "hamming.hamming": hamming,
         "hashes.byte_hashes": byte_hashes,
         "intervals.cuts": cuts,

@@ -118,6 +118,12 @@ def test_empty_clusters_are_filled():
     assert sum(stats(clus, "nsplit")) > 0
 
 
+def test_nearly_all_clusters_are_empty():
+    # Hundreds of thousands of draws, so that the first block of random words is not enough.
+    clus, _ = assert_same(np.tile(data(1), (3000, 1)), k=1000, niter=1)
+    assert stats(clus, "nsplit") == [999]
+
+
 def test_as_many_points_as_clusters_are_copied():
     x = data(K)
     clus, _ = assert_same(x)

@@ -5,20 +5,21 @@ FAISS's randomness is reproduced, so the same data and seed give its centroids u
 
 from __future__ import annotations
 
+import functools
 import time
 from bisect import bisect_left
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms.random import MersenneTwister64, RandomGenerator, SplitMix64RandomGenerator, rand_perm
 from tsscompat.errors import check
+from tsscompat.kernels.halving import donors, halve
 from tsscompat.kernels.intervals import cuts
 from tsscompat.kernels.segments import segment_sums
 
 RANDOM, KMEANS_PLUS_PLUS, AFK_MC2 = 0, 1, 2
-# A split pushes the two halves apart by this much: a little over the precision of float16.
-_NUDGE = 1.0 / 1024
 # The seeds of repeated runs are this far apart.
 REDO_STRIDE = 15486557
 
@@ -119,32 +120,36 @@ def means(x: Tensor, owner: Tensor, weights: Tensor | None, centroids: Tensor, f
     return moved, held[frozen:]
 
 
+@functools.cache
+def _first_words() -> Tensor:
+    """The begin of the random words that say whom empty clusters take half of: most iterations need no more."""
+    return RandomGenerator(1234).words(1 << 14)
+
+
+def _words() -> Iterator[Tensor]:
+    """All of those random words, in blocks."""
+    yield _first_words()
+    rng = RandomGenerator(1234)
+    rng.raw(len(_first_words()))
+    while True:
+        yield rng.words(1 << 18)
+
+
 def split_empty(centroids: Tensor, held: Tensor, n: int, frozen: int) -> int:
     """Give each empty cluster half of one that is drawn by its size, in place; says how many were empty."""
     k = centroids.shape[0] - frozen
     check(n > k, "{} points cannot be split over {} centroids", n, k)
-    empty = (held == 0).nonzero()[:, 0].tolist()
-    if not empty:
-        return 0
-    rng, sizes = RandomGenerator(1234), held.tolist()
-    sign = torch.ones(centroids.shape[1], device=centroids.device)
-    sign[1::2] = -1
-    for ci in empty:
-        cj = _donor(sizes, n, k, rng)
-        source = centroids[frozen + cj].clone()
-        centroids[frozen + ci] = source * (1 + sign * _NUDGE)
-        centroids[frozen + cj] = source * (1 - sign * _NUDGE)
-        sizes[ci] = sizes[cj] / 2
-        sizes[cj] -= sizes[ci]
+    sizes = held.cpu().clone()
+    empty = (sizes == 0).nonzero()[:, 0]
+    found, done, tried = [], 0, 0
+    words = _words()
+    while done < len(empty):
+        more, tried = donors(sizes, empty[done:], next(words), tried, n - k)
+        found.append(more)
+        done += len(more)
+    if found:
+        halve(centroids[frozen:], empty, torch.cat(found))
     return len(empty)
-
-
-def _donor(sizes: list[float], n: int, k: int, rng: RandomGenerator) -> int:
-    """The cluster to split: each in turn is taken with a chance in proportion to its size; the largest, if none is for long."""
-    for attempt in range(10 * k):
-        if rng.rand_float() < (sizes[attempt % k] - 1.0) / (n - k):
-            return attempt % k
-    return max(range(k), key=sizes.__getitem__)
 
 
 def objective(distances: Tensor) -> float:
