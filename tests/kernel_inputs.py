@@ -12,7 +12,7 @@ from tsscompat.algorithms.additive import Codebooks
 from tsscompat.algorithms.hnsw import insertion_order
 from tsscompat.algorithms.lattice import atoms, counts_of
 from tsscompat.algorithms.rabitq import encode
-from tsscompat.kernels import coded, flat, graph, ivf_lists, lattice, nndescent, nsg
+from tsscompat.kernels import coded, flat, graph, graph_link, ivf_lists, lattice, nndescent, nsg
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import CANBERRA, FORMULAS, GOWER, INNER_PRODUCT, L1, L2, LINF, LP, NAN_EUCLIDEAN
@@ -617,7 +617,7 @@ def build(draw):
 def walk(draw):
     rows, bare, order, groups = unlinked(draw)
     metric, n = one_of(draw, *BOTH), rows.shape[0]
-    entry, top = graph.build(rows, bare, order, groups, 12, metric)
+    entry, top = graph_link.build(rows, bare, order, groups, 12, metric)
     linked = graph.Graph(bare.levels, bare.offsets, bare.neighbors, bare.ends, entry, top)
     ef, x = one_of(draw, 1, 5, 40), torch.randn(one_of(draw, 1, 4), 6)
     starts = maybe(draw, torch.rand(x.shape[0], n).argsort(1)[:, :2].contiguous())
@@ -737,7 +737,7 @@ INPUTS = (
         "flat.named_distances": named_distances,
         "flat.nearest": nearest,
         "flat.within": within,
-        "graph.build": build,
+        "graph_link.build": build,
         "graph.search": walk,
         "graph_levels.search_levels": walk_levels,
         "parts.near_parts": near_parts,

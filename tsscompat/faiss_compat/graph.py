@@ -27,6 +27,7 @@ from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.stored_graph import OverProductCodes, OverScalarCodes, StoredGraph
 from tsscompat.faiss_compat.vectors import Float64Vector, Int32Vector, UInt64Vector
 from tsscompat.kernels import graph as kernel
+from tsscompat.kernels import graph_link as linking
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.select import select
@@ -234,7 +235,7 @@ class Layered(Stated):
         graph.prepare_level_tab(self.ntotal - first, preset_levels)
         order, groups = levels_of.insertion_order(graph.levels.tensor, first, 0 if self.init_level0 else 1)
         rows = self._vectors().cpu()
-        graph.entry_point, graph.max_level = kernel.build(
+        graph.entry_point, graph.max_level = linking.build(
             rows,
             graph._arrays(),
             order,
@@ -359,7 +360,11 @@ class IndexHNSW(Layered, StoredGraph):
         if costs is None:
             costs = kernel._costs(rows[node][None], rows, torch.tensor([names]), self.metric_type, self._arg)[0].tolist()
         pairs = sorted(zip(costs, names))
-        return [other for _, other in kernel.shrink(pairs, rows, width, self.metric_type, self._arg, False)][:width]
+        if len(pairs) < width:
+            return [other for _, other in pairs]
+        near = torch.tensor([[other for _, other in pairs]])
+        given = torch.tensor([[cost for cost, _ in pairs]])
+        return near[linking.spread(given, near, rows, width, *self._scale())[0]].tolist()
 
     def _bottom(self, node: int) -> list[int]:
         return [i for i in self.hnsw.neighbors.tensor[slice(*self.hnsw.neighbor_range(node, 0))].tolist() if i >= 0]
@@ -387,8 +392,8 @@ class IndexHNSW(Layered, StoredGraph):
         rows, arrays = self._vectors(), self.hnsw._arrays()
         for node, near in pairs:
             here = Graph(arrays.levels, arrays.offsets, arrays.neighbors, arrays.ends, near, 0)
-            ef, fill, headroom = self.hnsw.efConstruction, self.keep_max_size_level0, self.hnsw.prune_headroom
-            kernel._link(rows[node][None], rows, here, node, 0, ef, self.metric_type, self._arg, fill, headroom)
+            how = self.hnsw.efConstruction, *self._scale(), self.keep_max_size_level0, self.hnsw.prune_headroom
+            linking.link(rows[node][None], rows, here, torch.tensor([node]), 0, *how)
 
     def reorder_links(self) -> None:
         """Bring each node's bottom neighbours into order of distance."""

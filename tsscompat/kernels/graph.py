@@ -1,4 +1,4 @@
-"""Walks on a layered proximity graph (HNSW), and its construction.
+"""Walks on a layered proximity graph (HNSW).
 
 A graph is arrays in FAISS's layout: node i has its neighbour lists of all levels at neighbors[offsets[i]:], level l's part from ends[l]
 to ends[l + 1], unused places -1. Costs are distances, or negated similarities.
@@ -59,20 +59,20 @@ def _costs(x: Tensor, rows: Tensor, nodes: Tensor, metric: int, arg: float) -> T
     return torch.where((nodes >= 0) & ~values.isnan(), values, float("inf"))
 
 
-def _lists(graph: Graph, nodes: Tensor, level: int) -> Tensor:
+def lists_of(graph: Graph, nodes: Tensor, level: int) -> Tensor:
     """The neighbours of nodes (n,) on a level: (n, width)."""
     span = torch.arange(int(graph.ends[level]), int(graph.ends[level + 1]), device=nodes.device)
     return graph.neighbors[graph.offsets[nodes][:, None] + span].long()
 
 
-def descend(x: Tensor, rows: Tensor, graph: Graph, metric: int, arg: float) -> tuple[Tensor, Tensor]:
-    """The node on the bottom level where each query's walk begins, and its cost: greedy steps from the top."""
+def descend(x: Tensor, rows: Tensor, graph: Graph, metric: int, arg: float, level: int = 0) -> tuple[Tensor, Tensor]:
+    """The node on a level where each query's walk begins, and its cost: greedy steps from the top."""
     nodes = torch.full((x.shape[0],), graph.entry, dtype=torch.int64, device=x.device)
     best = _costs(x, rows, nodes[:, None], metric, arg)[:, 0]
-    for level in range(graph.top, 0, -1):
+    for upper in range(graph.top, level, -1):
         moving = torch.ones_like(nodes, dtype=torch.bool)
         while bool(moving.any()):
-            near = _lists(graph, nodes, level)
+            near = lists_of(graph, nodes, upper)
             cost, at = _costs(x, rows, near, metric, arg).min(1)
             moving &= cost < best
             nodes = torch.where(moving, near.gather(1, at[:, None])[:, 0], nodes)
@@ -133,7 +133,7 @@ def _search_block(
         if not bool(active.any()):
             break
         done[every[active], first[active]] = True
-        near = _lists(graph, nodes[every, first].clamp(min=0), 0)
+        near = lists_of(graph, nodes[every, first].clamp(min=0), 0)
         near = torch.where(active[:, None], near, -1)
         near = torch.where(seen[every[:, None], near], -1, near)
         seen[every[:, None], near] = True
@@ -156,131 +156,3 @@ def _pooled(costs: Tensor, nodes: Tensor, done: Tensor, ef: int) -> tuple[Tensor
 def _kept(costs: Tensor, nodes: Tensor, allowed: Tensor | None, k: int) -> tuple[Tensor, Tensor]:
     ids = nodes if allowed is None else torch.where((nodes >= 0) & allowed[nodes.clamp(min=0)], nodes, -1)
     return select(torch.where(ids >= 0, costs, float("inf")), ids, k, False)
-
-
-def list_sizes(ends: Tensor, headroom: float) -> Tensor:
-    """How many neighbours a full list of each level keeps when it is chosen anew; in FAISS's float arithmetic."""
-    widths = ends.diff().float()
-    return (widths - widths * min(max(headroom, 0.0), 0.5)).long()
-
-
-@accelerated
-def build(
-    rows: Tensor,
-    graph: Graph,
-    order: Tensor,
-    groups: Tensor,
-    ef: int,
-    metric: int,
-    metric_arg: float = 0.0,
-    keep_full: bool = False,
-    headroom: float = 0.0,
-    asked: Tensor | None = None,
-) -> tuple[int, int]:
-    """Link the nodes in `order` into the graph's lists, in place; gives the entry point and the top level afterwards.
-
-    `groups` (as offsets into `order`) are nodes of one level, highest first; a twin may link those of a group side by side. A full list
-    is chosen anew and leaves that share of its places free; with `keep_full` those of the bottom level are filled up instead. Where rows
-    are rounded, `asked` are the vectors that the last of them were made of: nodes look for their neighbours by these.
-    """
-    entry, top = graph.entry, graph.top
-    for node in order.tolist():
-        level = int(graph.levels[node]) - 1
-        if entry < 0:
-            entry, top = node, level
-            continue
-        here = Graph(graph.levels, graph.offsets, graph.neighbors, graph.ends, entry, top)
-        x = rows[node] if asked is None else asked[node - rows.shape[0]]
-        _link(x[None], rows, here, node, level, ef, metric, metric_arg, keep_full, headroom)
-        if level > top:
-            entry, top = node, level
-    return entry, top
-
-
-def _link(
-    x: Tensor,
-    rows: Tensor,
-    graph: Graph,
-    node: int,
-    level: int,
-    ef: int,
-    metric: int,
-    arg: float,
-    keep_full: bool,
-    headroom: float = 0.0,
-) -> None:
-    current, sizes = graph.entry, list_sizes(graph.ends, headroom).tolist()
-    cost = float(_costs(x, rows, torch.tensor([[current]]), metric, arg)[0, 0])
-    for upper in range(graph.top, level, -1):
-        while True:
-            near = _lists(graph, torch.tensor([current]), upper)
-            values, at = _costs(x, rows, near, metric, arg)[0].min(0)
-            if not float(values) < cost:
-                break
-            current, cost = int(near[0, at]), float(values)
-    for at_level in range(min(level, graph.top), -1, -1):
-        found = _candidates(x, rows, graph, current, cost, at_level, ef, metric, arg)
-        width = int(graph.ends[at_level + 1] - graph.ends[at_level])
-        fill = keep_full and at_level == 0
-        size = width if fill else sizes[at_level]
-        chosen = shrink(found, rows, width, metric, arg, fill)
-        for _, other in reversed(chosen):
-            _add_edge(rows, graph, node, other, at_level, size, metric, arg, fill)
-        for _, other in reversed(chosen):
-            _add_edge(rows, graph, other, node, at_level, size, metric, arg, fill)
-
-
-def _candidates(
-    x: Tensor, rows: Tensor, graph: Graph, start: int, cost: float, level: int, ef: int, metric: int, arg: float
-) -> list[tuple[float, int]]:
-    """The ef nodes that a walk of a level finds nearest, nearest first."""
-    found, waiting, seen = [(cost, start)], [(cost, start)], {start}
-    while waiting:
-        best = min(waiting)
-        waiting.remove(best)
-        if best[0] > found[-1][0]:
-            break
-        near = [n for n in _lists(graph, torch.tensor([best[1]]), level)[0].tolist() if n >= 0 and n not in seen]
-        seen.update(near)
-        values = _costs(x, rows, torch.tensor([near], dtype=torch.int64), metric, arg)[0].tolist() if near else []
-        for pair in zip(values, near):
-            if len(found) < ef or pair[0] < found[-1][0]:
-                waiting.append(pair)
-                found = sorted([*found, pair])[:ef]
-    return found
-
-
-def shrink(
-    found: list[tuple[float, int]], rows: Tensor, width: int, metric: int, arg: float, keep_full: bool
-) -> list[tuple[float, int]]:
-    """The candidates (nearest first) that are nearer to the node than to any kept before them; all, if they fit without choosing."""
-    if len(found) < width:
-        return found
-    kept: list[tuple[float, int]] = []
-    passed: list[tuple[float, int]] = []
-    for cost, node in found:
-        others = torch.tensor([[other for _, other in kept]], dtype=torch.int64)
-        if kept and bool((_costs(rows[node][None], rows, others, metric, arg) < cost).any()):
-            passed.append((cost, node))
-            continue
-        kept.append((cost, node))
-        if len(kept) >= width:
-            return kept
-    return sorted(kept + passed[: width - len(kept)]) if keep_full else kept
-
-
-def _add_edge(
-    rows: Tensor, graph: Graph, source: int, target: int, level: int, size: int, metric: int, arg: float, fill: bool
-) -> None:
-    begin = int(graph.offsets[source] + graph.ends[level])
-    end = int(graph.offsets[source] + graph.ends[level + 1])
-    places = graph.neighbors[begin:end]
-    free = (places < 0).nonzero()[:, 0]
-    if free.shape[0]:
-        places[free[0]] = target
-        return
-    names = torch.cat([torch.tensor([target]), places.long()])
-    costs = _costs(rows[source][None], rows, names[None], metric, arg)[0].tolist()
-    kept = shrink(sorted(zip(costs, names.tolist())), rows, size, metric, arg, fill)
-    places.fill_(-1)
-    places[: len(kept)] = torch.tensor([node for _, node in kept], dtype=torch.int32)

@@ -10,7 +10,6 @@ from torch import Tensor
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.numba.addressed import address, pointer, prefetch_at
-from tsscompat.kernels.numba.graph_link import build
 from tsscompat.kernels.numba.graph_walk import cost_of, greedy, marks, measure, next_walk, node_of, ordered, place, unmet
 from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.threads import run_blocks
@@ -216,4 +215,4 @@ def search(
     return torch.from_numpy(costs), torch.from_numpy(labels), (sum(c[0] for c in counts), sum(c[1] for c in counts))
 
 
-__all__ = ["build", "search"]
+__all__ = ["search"]
