@@ -5,6 +5,8 @@ python benchmarks/gpu.py --tiny           # seconds, on a CPU too: shows that th
 python benchmarks/gpu.py --rows 'Flat' --minutes 3
 
 Each row is checked before it is timed: the exact ones against float32 distances, the others by their recall, which stands beside the time.
+A peer that is not there, or that refuses an index, is named at the end with the reason, and in the JSON file.
+
 Times are medians between CUDA events, data and answers on the GPU. A floor is the larger of a row's operations over the measured rate of
 the unit that does them and its bytes over the measured bandwidth of a copy; `of floor` is the floor over the time.
 """
@@ -16,6 +18,7 @@ import csv
 import dataclasses
 import gc
 import json
+import os
 import platform
 import re
 import statistics
@@ -26,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_peers import Peers
 
 import tsscompat
 from tsscompat.algorithms.replays import MOST, RECORDERS
@@ -35,6 +39,8 @@ from tsscompat.kernels.segments import segment_sums
 
 RESULTS = Path(__file__).resolve().parent / "results"
 K = 10
+# Candidates that walks of a graph keep, and the recall for which they are chosen.
+CANDIDATES, RECALL = (16, 24, 32, 48, 64, 96, 128, 192, 256, 512), 0.95
 
 
 @dataclass(frozen=True)
@@ -162,58 +168,6 @@ def exact(x: torch.Tensor, y: torch.Tensor, k: int) -> torch.Tensor:
     return torch.cat(parts)
 
 
-class Peers:
-    """The libraries that are there to be compared with."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.faiss, self.resources = device, None, None
-        try:
-            import faiss
-        except ImportError:
-            return
-        if device.type == "cuda" and (not hasattr(faiss, "StandardGpuResources") or faiss.get_num_gpus() == 0):
-            return
-        self.faiss = faiss
-        self.resources = faiss.StandardGpuResources() if device.type == "cuda" else None
-
-    def names(self) -> list[str]:
-        """Which of FAISS's builds can be asked."""
-        if self.faiss is None:
-            return []
-        if self.device.type != "cuda":
-            return ["faiss-cpu"]
-        return ["faiss-gpu", *(["cuvs"] if "CUVS" in self.faiss.get_compile_options() else [])]
-
-    def index(self, name: str, path: Path) -> Any:
-        """The index in a file, as a peer's."""
-        read = self.faiss.read_index(str(path))
-        if name == "faiss-cpu":
-            return read
-        options = self.faiss.GpuClonerOptions()
-        options.use_cuvs = name == "cuvs"
-        return self.faiss.index_cpu_to_gpu(self.resources, 0, read, options)
-
-    def search(self, index: Any, x: torch.Tensor, k: int) -> tuple[Callable[[], Any], Callable[[], torch.Tensor]]:
-        """A call that searches, and one that gives the ids found; with tensors on the GPU where it is one."""
-        if self.device.type != "cuda":
-            rows = x.numpy()
-            return lambda: index.search(rows, k), lambda: torch.from_numpy(index.search(rows, k)[1])
-        distances = torch.empty(x.shape[0], k, device=x.device)
-        labels = torch.empty(x.shape[0], k, dtype=torch.int64, device=x.device)
-        pointers = (
-            self.faiss.cast_integer_to_float_ptr(x.data_ptr()),
-            k,
-            self.faiss.cast_integer_to_float_ptr(distances.data_ptr()),
-            self.faiss.cast_integer_to_idx_t_ptr(labels.data_ptr()),
-        )
-
-        def call() -> None:
-            index.search_c(x.shape[0], *pointers)
-            self.resources.syncDefaultStreamCurrentDevice()
-
-        return call, lambda: (call(), labels)[1]
-
-
 class Bench:
     """A run: what is measured, and until when."""
 
@@ -246,16 +200,17 @@ class Bench:
         self.rows.append(row)
         print(row.line(), flush=True)
 
-    def indexes(self) -> Iterator[tuple[str, Any, torch.Tensor, torch.Tensor]]:
+    def indexes(self, labels: tuple[str, ...]) -> Iterator[tuple[str, Any, torch.Tensor, torch.Tensor]]:
         """Name, index, queries and truth of each case; data is made once for the cases that share it."""
         s = self.sizes
         some = (*RECIPES[:2], RECIPES[-1]) if self.options.tiny else RECIPES
-        tables = (
-            ("1M", s.rows, s.dims, some),
-            ("wide", s.wide_rows, s.wide, some[:1]),
-            ("10M", s.large_rows, s.dims, some[:3]),
-        )
-        for label, n, d, recipes in tables:
+        tables = {
+            "1M": (s.rows, s.dims, some),
+            "wide": (s.wide_rows, s.wide, some[:1]),
+            "10M": (s.large_rows, s.dims, some[:3]),
+        }
+        for label in labels:
+            n, d, recipes = tables[label]
             names = {f"{label} {recipe.format(n=s.nlist)}": recipe.format(n=s.nlist) for recipe in recipes}
             if not any(self.wanted(name) for name in names):
                 continue
@@ -274,14 +229,11 @@ class Bench:
 
     def searches(self, name: str, index: Any, x: torch.Tensor, truth: torch.Tensor) -> None:
         """Check, then time, every batch and number of probes, ours and the peers'."""
-        path = self.options.out / "gpu.index"
-        peers = self.peers.names()
-        if peers:
-            tsscompat.write_index(index, str(path))
-        others = {peer: self.peers.index(peer, path) for peer in peers}
-        path.unlink(missing_ok=True)
+        others = self.peers.indexes(name, index)
         lists = hasattr(index, "nprobe")
-        for nprobe in self.sizes.probes if lists else (0,):
+        # Of the large table the middle of the probes, for the time that it takes.
+        probes = self.sizes.probes[1:-1] if name.startswith("10M") and len(self.sizes.probes) > 2 else self.sizes.probes
+        for nprobe in probes if lists else (0,):
             for nq in self.sizes.batches:
                 if not self.wanted(name):
                     return
@@ -295,12 +247,21 @@ class Bench:
                     raise SystemExit(f"{name}, nq {nq}: exact search finds {row.recall:.5f} of the neighbours")
                 row.ms = self.clock.median(lambda: index.search(asked, K))
                 for peer, other in others.items():
-                    call, ids = self.peers.search(other, asked, K)
-                    row.peers_recall[peer] = recall_of(ids().clone(), truth[:nq])
-                    row.peers_ms[peer] = self.clock.median(call)
+                    self.compare(row, peer, other, asked, truth[:nq])
                 if nq <= MOST and asked.device.type in RECORDERS:
                     row.peers_ms["unrecorded"], row.peers_recall["unrecorded"] = self.unrecorded(index, asked), row.recall
                 self.add(row)
+
+    def compare(self, row: Row, peer: str, other: Any, asked: torch.Tensor, truth: torch.Tensor, params: Any = None) -> None:
+        """A peer's recall and time of the same search, beside ours."""
+
+        def both() -> tuple[float, float]:
+            call, ids = self.peers.search(other, asked, K, params)
+            return recall_of(ids().clone(), truth), self.clock.median(call)
+
+        found = self.peers.attempt(peer, f"{row.case} nq {row.nq}", both)
+        if found is not None:
+            row.peers_recall[peer], row.peers_ms[peer] = found
 
     def unrecorded(self, index: Any, asked: torch.Tensor) -> float:
         """Milliseconds of a search whose kernels are asked for one by one."""
@@ -323,9 +284,7 @@ class Bench:
         index.train(y[: 64 * s.nlist])
         index.add(y)
         fetching = tsscompat.index_cpu_to_gpu(tsscompat.StandardGpuResources(), 0, index, options)
-        host = torch.empty(1 << 20 if self.options.tiny else 1 << 28, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
-        room = torch.empty_like(host, device=self.device)
-        per_byte = self.clock.median(lambda: room.copy_(host, non_blocking=True)) / host.nbytes
+        per_byte = self.host_copy()
         index.nprobe = fetching.nprobe = nprobe = s.probes[len(s.probes) // 2]
         for nq in s.batches:
             asked = x[:nq].contiguous()
@@ -346,36 +305,53 @@ class Bench:
         rate = self.ceilings.half if nq >= 16 else self.ceilings.single
         return self.floor(2.0 * nq * scored * index.d, read * code, rate)
 
+    def host_copy(self) -> float:
+        """Milliseconds that a byte takes from pinned memory of the host to the device."""
+        host = torch.empty(1 << 20 if self.options.tiny else 1 << 28, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        room = torch.empty_like(host, device=self.device)
+        return self.clock.median(lambda: room.copy_(host, non_blocking=True)) / host.nbytes
+
     def kmeans(self) -> None:
-        """One iteration of k-means on vectors that are on the device: assignment and sums."""
+        """One iteration of k-means, assignment and sums: of vectors on the device, and of such as come from the host's pinned memory."""
         s, name = self.sizes, "k-means iteration"
         if not self.wanted(name):
             return
         y = structured(s.rows, s.dims, self.device, 1)
         centers = y[: s.clusters].clone()
 
-        def step() -> torch.Tensor:
-            sums, held = segment_sums(y, nearest(y, centers)[1], None, s.clusters)
+        def step(rows: torch.Tensor) -> torch.Tensor:
+            sums, held = segment_sums(rows, nearest(rows, centers)[1], None, s.clusters)
             return sums / held.clamp(min=1)[:, None]
 
         some = y[:1000]
         truth = torch.cdist(some.double(), centers.double()).argmin(1)
         agreed = float((nearest(some, centers)[1] == truth).float().mean())
-        flops, n_bytes = 2.0 * s.rows * s.clusters * s.dims, 2.0 * y.nbytes
-        row = Row(name, s.rows, s.clusters, 0, self.clock.median(step), agreed, self.floor(flops, n_bytes, self.ceilings.half))
+        if agreed < 0.999:
+            raise SystemExit(f"{name}: {agreed:.4f} of the vectors are assigned to the nearest centroid")
+        least = self.floor(2.0 * s.rows * s.clusters * s.dims, 2.0 * y.nbytes, self.ceilings.half)
+        host = y.cpu().pin_memory() if self.device.type == "cuda" else y
+        from_host = {"device": (y, 0.0), "host": (host, self.host_copy() * y.nbytes)}
+        for where, (rows, copied) in from_host.items():
+            row = Row(f"{name}, {where} data", s.rows, s.clusters, 0, 0.0, agreed, max(least, copied))
+            row.ms = self.clock.median(lambda: step(rows.to(self.device, non_blocking=True)))
+            theirs = self.peers.attempt("flash-kmeans", row.case, lambda: self.clock.median(self.flash(rows)))
+            if theirs is not None:
+                row.peers_ms["flash-kmeans"] = theirs
+            self.add(row)
+
+    def flash(self, rows: torch.Tensor) -> Callable[[], Any]:
+        """A call that makes flash-kmeans do one iteration."""
         try:
-            from flash_kmeans import batch_kmeans_Euclid
-
-            def one() -> Any:
-                return batch_kmeans_Euclid(y[None], n_clusters=s.clusters, max_iters=1, tol=0.0, verbose=False)
-
-            row.peers_ms["flash-kmeans"] = self.clock.median(one)
-        except (ImportError, RuntimeError, TypeError) as why:
-            print(f"flash-kmeans was not compared: {why}")
-        self.add(row)
+            from flash_kmeans import FlashKMeans
+        except ImportError as why:
+            raise RuntimeError(why) from why
+        if self.device.type != "cuda":
+            raise RuntimeError("runs on CUDA devices only")
+        one = FlashKMeans(self.sizes.dims, self.sizes.clusters, niter=1, tol=0.0, device=torch.device("cuda", 0))
+        return lambda: one.train(rows)
 
     def graph(self) -> None:
-        """Search of a CAGRA graph, with as many candidates as a recall of 0.95 takes."""
+        """Searches of a CAGRA graph, with as many candidates as a recall of 0.95 takes; of cuVS's own graph likewise."""
         s, name = self.sizes, "CAGRA"
         if not self.wanted(name) or tsscompat.get_num_gpus() == 0:
             return
@@ -383,22 +359,45 @@ class Bench:
         truth = exact(x, y, K)
         index = tsscompat.GpuIndexCagra(tsscompat.StandardGpuResources(), s.dims)
         index.train(y)
-        for itopk in (16, 32, 64, 128, 256):
-            params = tsscompat.SearchParametersCagra(itopk_size=itopk)
-            recall = recall_of(index.search(x, K, params=params)[1], truth)
-            if recall >= 0.95 or itopk == 256:
-                ms = self.clock.median(lambda: index.search(x, K, params=params))
-                read = x.shape[0] * itopk * 4.0 * s.dims
-                self.add(Row(f"{name} itopk {itopk}", x.shape[0], K, 0, ms, recall, self.floor(0.0, read, 1.0)))
-                return
+        kept, params = enough(lambda p: index.search(x, K, params=p)[1], truth, ours_with)
+        peer = self.peers.graph(index, y)
+        theirs = None
+        if peer is not None:
+            ids = lambda p: self.peers.search(peer[1], x, K, p)[1]()  # noqa: E731
+            theirs = self.peers.attempt(peer[0], name, lambda: enough(ids, truth, peer[2])[1])
+        for nq in sorted({1, max(s.batches)}):
+            asked = x[:nq].contiguous()
+            recall = recall_of(index.search(asked, K, params=params)[1], truth[:nq])
+            floor = self.floor(0.0, nq * kept * 4.0 * s.dims, 1.0)
+            row = Row(f"{name} itopk {kept}", nq, K, 0, 0.0, recall, floor)
+            row.ms = self.clock.median(lambda: index.search(asked, K, params=params))
+            if peer is not None and theirs is not None:
+                self.compare(row, peer[0], peer[1], asked, truth[:nq], theirs)
+            self.add(row)
 
     def run(self) -> None:
         """Everything, the cases whose figures matter most first."""
-        for name, index, x, truth in self.indexes():
+        for name, index, x, truth in self.indexes(("1M",)):
             self.searches(name, index, x, truth)
-        self.fetched()
         self.kmeans()
         self.graph()
+        for name, index, x, truth in self.indexes(("wide", "10M")):
+            self.searches(name, index, x, truth)
+        self.fetched()
+
+
+def ours_with(kept: int) -> Any:
+    """Our parameters of a walk with so many candidates."""
+    return tsscompat.SearchParametersCagra(itopk_size=kept)
+
+
+def enough(ids: Callable[[Any], torch.Tensor], truth: torch.Tensor, parameters: Callable[[int], Any]) -> tuple[int, Any]:
+    """The least candidates, and the parameters of them, with which a search finds enough of the neighbours; the most if none do."""
+    for kept in CANDIDATES:
+        params = parameters(kept)
+        if recall_of(ids(params), truth) >= RECALL:
+            break
+    return kept, params
 
 
 def environment(bench: Bench) -> dict[str, Any]:
@@ -417,6 +416,7 @@ def write(bench: Bench, name: str) -> list[Path]:
     whole = environment(bench) | {
         "ceilings": dataclasses.asdict(bench.ceilings),
         "left out": sorted(set(bench.left_out)),
+        "not compared": bench.peers.missing,
         "rows": rows,
     }
     made[0].write_text(json.dumps(whole, indent=1))
@@ -470,11 +470,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="where they are written")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.device == "cpu" or not torch.cuda.is_available():
+        os.environ.setdefault("TSSCOMPAT_VIRTUAL_GPUS", "1")  # so that every case runs
     bench = Bench(options)
     print(json.dumps(environment(bench) | dataclasses.asdict(bench.ceilings)))
     bench.run()
     for path in write(bench, bench.options.name):
         print(path)
+    for line in dict.fromkeys(bench.peers.missing):
+        print(f"not compared: {line}")
     if bench.left_out:
         print(f"left out for lack of time: {', '.join(sorted(set(bench.left_out)))}")
 

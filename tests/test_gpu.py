@@ -295,7 +295,7 @@ def test_the_benchmark_runs_and_checks(tmp_path):
         str(folder / "gpu.py"),
         "--tiny",
         "--rows",
-        "wide|means",
+        "wide|means|CAGRA",
         "--out",
         str(tmp_path),
         "--device",
@@ -305,9 +305,17 @@ def test_the_benchmark_runs_and_checks(tmp_path):
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(folder.parent)}, check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    rows = json.loads((tmp_path / "gpu.json").read_text())["rows"]
-    assert {row["case"] for row in rows} == {"wide Flat", "k-means iteration"}
-    assert all(row["ms"] > 0 and row["recall"] > 0.99 for row in rows)
+    whole = json.loads((tmp_path / "gpu.json").read_text())
+    rows, means = whole["rows"], "k-means iteration"
+    assert {row["case"].partition(" itopk")[0] for row in rows} == {
+        "wide Flat",
+        f"{means}, device data",
+        f"{means}, host data",
+        "CAGRA",
+    }
+    assert all(row["ms"] > 0 and row["recall"] > 0.94 for row in rows)
+    assert all(row["peers_ms"]["faiss-cpu"] > 0 for row in rows if means not in row["case"])
+    assert [line for line in whole["not compared"] if line.startswith("flash-kmeans")], "peers that are not there are named"
     assert len((tmp_path / "gpu.csv").read_text().splitlines()) >= len(rows) + 1
 
 
