@@ -122,8 +122,8 @@ def means(x: Tensor, owner: Tensor, weights: Tensor | None, centroids: Tensor, f
 
 @functools.cache
 def _first_words() -> Tensor:
-    """The begin of the random words that say whom empty clusters take half of: most iterations need no more."""
-    return RandomGenerator(1234).words(1 << 14)
+    """The begin of the random words that say whom empty clusters take half of: enough for 256 clusters of equal points."""
+    return RandomGenerator(1234).words(1 << 16)
 
 
 def _words() -> Iterator[Tensor]:
@@ -132,7 +132,7 @@ def _words() -> Iterator[Tensor]:
     rng = RandomGenerator(1234)
     rng.raw(len(_first_words()))
     while True:
-        yield rng.words(1 << 18)
+        yield rng.words(1 << 16)
 
 
 def split_empty(centroids: Tensor, held: Tensor, n: int, frozen: int) -> int:
