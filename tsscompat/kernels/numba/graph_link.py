@@ -270,6 +270,8 @@ def build(
             done = _alone(*known, *how, edges, begin, begin, begin + 1, most)
             if level > top:
                 entry, top = first, level
+        if done == end:
+            continue
         width = int(ends[level + 1])
         edges = np.empty(min(end - begin, _FEW) * width, np.int64)
         done = _alone(*known, entry, top, ef, metric, arg, keep_full, *marks(table.shape[0]), edges, begin, done, end, most)
