@@ -515,6 +515,34 @@ def few_affine(draw):
     return *centers(draw), affine(bits), draw(st.booleans()), scalar_lists(bits), 9, one_of(draw, *BOTH)
 
 
+def in_lists(draw):
+    """Vectors, centers, and the list of each vector, -1 among them."""
+    n, d = one_of(draw, 0, 1, 3, 40), one_of(draw, 1, 8, 33)
+    return numbers(draw, n, d), torch.randn(NLIST, d), torch.randint(-1, NLIST, (n,))
+
+
+def _ranges(draw):
+    d = one_of(draw, 1, 3, 16, 40)
+    of_each = d if draw(st.booleans()) else 1
+    low, extent = torch.randn(of_each) - 1, torch.rand(of_each) * 3
+    extent[0] = one_of(draw, 0.0, float(extent[0]))
+    return d, low, extent, one_of(draw, 255, 63, 15)
+
+
+def steps_of(draw):
+    seed(draw)
+    d, low, extent, levels = _ranges(draw)
+    x = torch.randn(one_of(draw, 0, 1, 30, 3000), d)
+    x.view(-1)[:3] = torch.tensor([float("nan"), float("inf"), -float("inf")])[: x.numel()]
+    return x, low, extent, levels
+
+
+def middles_of(draw):
+    seed(draw)
+    d, low, extent, levels = _ranges(draw)
+    return torch.randint(0, levels + 1, (one_of(draw, 0, 1, 30, 3000), d)).to(torch.uint8), low, extent, levels
+
+
 def few_levels(draw):
     given, lists, width = centers(draw), of_vectors(), one_of(draw, 1, 4, D)
     rows = lists.codes.view(torch.float32)
@@ -753,6 +781,7 @@ INPUTS = (
         "hashes.byte_hashes": byte_hashes,
         "intervals.cuts": cuts,
         "ivf.nearest_lists": nearest_lists,
+        "ivf.residuals": in_lists,
         "ivf.scan_affine": scan_affine,
         "ivf.scan_flat": scan_flat,
         "ivf.scan_polysemous": scan_polysemous,
@@ -790,6 +819,8 @@ INPUTS = (
         "rabitq.scan_rabitq": scan_rabitq,
         "rabitq.sign_codes": sign_codes,
         "rabitq.within_rabitq": within_rabitq,
+        "scalar.middles_of": middles_of,
+        "scalar.steps_of": steps_of,
         "segments.segment_sums": segment_sums,
         "select.select": select,
         "sums.least_sums": least_sums,

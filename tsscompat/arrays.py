@@ -29,7 +29,8 @@ _NUMPY = {
 }
 
 
-def _numpy_out(tensor: Tensor) -> np.ndarray[Any, Any]:
+def numpy_out(tensor: Tensor) -> np.ndarray[Any, Any]:
+    """An answer as an array."""
     return tensor.numpy() if tensor.is_cpu else tensor.cpu().numpy()
 
 
@@ -59,11 +60,11 @@ def as_tensor(x: Array, dtype: torch.dtype, device: torch.device) -> tuple[Tenso
     if isinstance(x, np.ndarray):
         wanted = _NUMPY[dtype]
         if not x.size:  # numpy's strides of nothing may be 0, which torch takes for strided memory
-            return torch.empty(x.shape, dtype=dtype, device=device), _numpy_out
+            return torch.empty(x.shape, dtype=dtype, device=device), numpy_out
         if x.dtype != wanted or not x.flags.c_contiguous:
             x = np.ascontiguousarray(x, dtype=wanted)
         tensor = torch.from_numpy(x) if x.flags.writeable and min(x.strides, default=0) >= 0 else from_numpy(x)
-        return (tensor if device.type == "cpu" else tensor.to(device)), _numpy_out
+        return (tensor if device.type == "cpu" else tensor.to(device)), numpy_out
     if isinstance(x, Tensor):
         home = x.device
         back = (lambda t: t) if home == device else (lambda t: t.to(home))
@@ -99,7 +100,7 @@ class Batch:
         if isinstance(out, Tensor):
             out.copy_(answer)
         else:
-            found = _numpy_out(answer)
+            found = numpy_out(answer)
             if out.dtype != found.dtype:
                 raise TypeError(f"expected an output array of {found.dtype}, got {out.dtype}")
             np.copyto(out, found)
@@ -119,13 +120,13 @@ def arrays_of(found: tuple[Any, Any] | None) -> tuple[Array, Array] | None:
     """Distances and ids as arrays, where a search of arrays has made tensors."""
     if found is None or isinstance(found[0], np.ndarray):
         return found
-    return _numpy_out(found[0]), _numpy_out(found[1])
+    return numpy_out(found[0]), numpy_out(found[1])
 
 
 def rows(x: Array, d: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Batch:
     """Vectors of shape (n, d) from the caller."""
     if dtype is torch.float32 and device.type == "cpu" and plain_rows(x, d):  # the usual call, in 2 microseconds
-        return Batch(torch.from_numpy(x), _numpy_out)
+        return Batch(torch.from_numpy(x), numpy_out)
     n_dim = len(x.shape)
     if n_dim != 2:
         raise ArgumentError(f"expected vectors of shape (n, {d}), got {tuple(x.shape)}")

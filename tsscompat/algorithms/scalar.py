@@ -13,6 +13,7 @@ from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.lloyd_max import codebook
 from tsscompat.errors import FaissError, check
 from tsscompat.kernels.bits import pack, unpack
+from tsscompat.kernels.scalar import middles_of, steps_of
 from tsscompat.records import record
 
 QT_8BIT, QT_4BIT, QT_8BIT_UNIFORM, QT_4BIT_UNIFORM, QT_FP16, QT_8BIT_DIRECT, QT_6BIT, QT_BF16, QT_8BIT_DIRECT_SIGNED, QT_0BIT = (
@@ -151,10 +152,8 @@ def _encode(x: Tensor, qtype: int, trained: Tensor) -> Tensor:
         return x.new_empty(x.shape[0], 0, dtype=torch.uint8)
     if kind.ranged:
         low, extent = _low_extent(trained, d, kind.uniform)
-        # A dimension without extent has the code 0, like NaN.
-        share = (x - low).div_(torch.where(extent != 0, extent, float("inf"))).clamp_(0, 1).nan_to_num_(0)
-        # FAISS scales 8 bits in single, fewer bits in double precision.
-        return pack(share.mul_(255) if kind.bits == 8 else (share.double() * kind.levels).to(torch.int32), kind.bits)
+        steps = steps_of(x, low, extent, kind.levels)
+        return steps if kind.bits == 8 else pack(steps, kind.bits)
     if kind.turbo:
         return turbo.Turbo.of(trained, d, kind.bits).encode(x)
     if kind.levels:
@@ -184,7 +183,7 @@ def _decode(codes: Tensor, qtype: int, trained: Tensor, d: int) -> Tensor:
         return torch.zeros(codes.shape[0], d, device=codes.device)
     if kind.ranged:
         low, extent = _low_extent(trained, d, kind.uniform)
-        return (unpack(codes, d, kind.bits).float().add_(0.5).div_(kind.levels)).mul_(extent).add_(low)
+        return middles_of(unpack(codes, d, kind.bits), low, extent, kind.levels)
     if kind.turbo:
         return turbo.Turbo.of(trained, d, kind.bits).decode(codes)
     if kind.levels:

@@ -11,7 +11,7 @@ from tsscompat.algorithms.blocks import blocks
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import size_t, vector
-from tsscompat.faiss_compat.base import Index, check_keys
+from tsscompat.faiss_compat.base import Index, check_key, check_keys
 from tsscompat.faiss_compat.packers import CodePackerFlat
 from tsscompat.faiss_compat.params import SearchParameters, selector_of
 from tsscompat.faiss_compat.selectors import IDSelector
@@ -79,6 +79,10 @@ class IndexFlatCodes(Index):
 
     def _reconstruct(self, keys: Tensor) -> Tensor:
         return self._sa_decode(self._rows[check_keys(keys, self.ntotal)])
+
+    def _reconstruct_one(self, key: int) -> Tensor:
+        check_key(key, self.ntotal)
+        return self._reconstruct_n(key, 1)[0]
 
     def _reconstruct_n(self, n0: int, ni: int) -> Tensor:
         return self._sa_decode(self._rows[n0 : n0 + ni])

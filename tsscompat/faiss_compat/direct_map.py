@@ -118,7 +118,13 @@ class DirectMap(Stated):
 
     def get(self, id: int) -> int:
         """The place of an id."""
-        return int(self._get(torch.tensor([id]))[0])
+        if self.type != self.Array:
+            return int(self._get(torch.tensor([id]))[0])
+        array = self.array
+        check(0 <= id < len(array), "invalid key: ids go from 0 to {}", len(array) - 1)
+        place = int(array.at(id))
+        check(place >= 0, "-1 entry in direct_map: a vector that belongs to no list")
+        return place
 
     def _get(self, ids: Tensor) -> Tensor:
         """The places of ids, all of which must be known."""

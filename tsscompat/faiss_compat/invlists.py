@@ -85,6 +85,12 @@ class InvertedLists(Stated):
         check(bool(inside.all()), "there is no such entry in the lists: list number or offset out of range")
         return lists.offsets[list_nos] + offsets
 
+    def _row(self, list_no: int, offset: int) -> int:
+        """The same for one entry."""
+        rows = self._list_rows(list_no)
+        check(0 <= offset < rows.stop - rows.start, "list {} has no entry {}", list_no, offset)
+        return rows.start + offset
+
     def _codes_of(self, rows: Tensor) -> Tensor:
         """The codes in rows of the arena, on the device of `rows`."""
         return self._ragged().codes[rows]
@@ -120,15 +126,11 @@ class InvertedLists(Stated):
 
     def get_single_id(self, list_no: int, offset: int) -> int:
         """The id of one entry."""
-        rows = self._list_rows(list_no)
-        check(0 <= offset < rows.stop - rows.start, "list {} has no entry {}", list_no, offset)
-        return int(self._ragged().ids[rows.start + offset])
+        return int(self._ragged().ids[self._row(list_no, offset)])
 
     def get_single_code(self, list_no: int, offset: int) -> Pointer:
         """The code of one entry."""
-        rows = self._list_rows(list_no)
-        check(0 <= offset < rows.stop - rows.start, "list {} has no entry {}", list_no, offset)
-        return Pointer(self._ragged().codes[rows.start + offset])
+        return Pointer(self._ragged().codes[self._row(list_no, offset)])
 
     def release_codes(self, list_no: int, codes: Any) -> None:
         """Nothing to do: memory is Python's."""

@@ -34,7 +34,7 @@ from tsscompat.faiss_compat.profiles import Profiled, ProfileMethods, SearchPara
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels.bits import tail
-from tsscompat.kernels.ivf import nearest_lists
+from tsscompat.kernels.ivf import nearest_lists, residuals
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
@@ -131,9 +131,10 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
 
     def _residuals(self, x: Tensor, list_nos: Tensor) -> Tensor:
         """Differences to the centroids; zero for list -1."""
-        plain, wanted = self._plain_centers(), list_nos.clamp(min=0)
-        # What the coarse quantizer has named needs no second look: that takes as long as the rest with one vector.
-        centers = self._coarse()._reconstruct(wanted) if plain is None else plain.index_select(0, wanted)
+        plain = self._plain_centers()
+        if plain is not None:
+            return residuals(x, plain, list_nos)
+        centers = self._coarse()._reconstruct(list_nos.clamp(min=0))
         return torch.sub(x, centers, out=centers).masked_fill_((list_nos < 0)[:, None], 0.0)
 
     def _plain_centers(self) -> Tensor | None:
@@ -230,12 +231,14 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         self._lists()
         self._check_centers()
+        self._add_core(x, ids, self._own_lists(x))
+
+    def _own_lists(self, x: Tensor) -> Tensor:
+        """The list that each vector belongs to."""
         centers = self._plain_centers() if x.shape[0] <= _FEW else None
         if centers is None:
-            list_nos = self._coarse()._assign(x, 1)
-        else:
-            list_nos = nearest_lists(x, centers, 1, self.quantizer.metric_type)[1]
-        self._add_core(x, ids, list_nos.reshape(-1))
+            return self._coarse()._assign(x, 1).reshape(-1)
+        return nearest_lists(x, centers, 1, self.quantizer.metric_type)[1].view(-1)
 
     def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
         self._add(x, ids)
@@ -248,7 +251,12 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
 
     def _add_codes(self, codes: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
         n = codes.shape[0]
-        names = torch.arange(self.ntotal, self.ntotal + n, device=codes.device) if ids is None else ids
+        if ids is not None:
+            names = ids
+        elif n == 1:  # which a range takes three times as long to make
+            names = torch.tensor([self.ntotal], device=codes.device)
+        else:
+            names = torch.arange(self.ntotal, self.ntotal + n, device=codes.device)
         places = self._lists()._append(list_nos, codes, names)
         self.direct_map._added(names, list_nos, places)
         self.ntotal += n
@@ -471,6 +479,13 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         places = self.direct_map._get(keys)
         return self._decode_rows(self._lists()._rows(places >> 32, places & 0xFFFFFFFF), places >> 32)
 
+    def _reconstruct_one(self, key: int) -> Tensor:
+        place = self.direct_map.get(key)
+        list_no = place >> 32
+        row = self._lists()._row(list_no, place & 0xFFFFFFFF)
+        where = torch.tensor([[row], [list_no]], device=self.device)
+        return self._decode_rows(where[0], where[1])[0]
+
     def _reconstruct_n(self, n0: int, ni: int) -> Tensor:
         lists = self._lists()._ragged()
         rows, list_nos = ragged.live(lists)
@@ -485,9 +500,9 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
         return int(self.code_size) + self.coarse_code_size()
 
     def _sa_encode(self, x: Tensor) -> Tensor:
-        list_nos = self._coarse()._assign(x, 1).reshape(-1)
+        list_nos = self._own_lists(x)
         codes = torch.cat([self._listno_codes(list_nos), self._encode_vectors(x, list_nos)], 1)
-        return torch.where((list_nos >= 0)[:, None], codes, 0)
+        return codes.masked_fill_((list_nos < 0)[:, None], 0)
 
     def _sa_decode(self, codes: Tensor) -> Tensor:
         return self._decode_vectors(tail(codes, self.coarse_code_size()), self._listnos(codes))

@@ -123,8 +123,7 @@ class Level1Quantizer(Stated):
 
     def _listno_codes(self, list_nos: Tensor) -> Tensor:
         """List numbers as little-endian bytes (n, coarse_code_size); 0 for list -1."""
-        shifts = 8 * torch.arange(self.coarse_code_size(), device=list_nos.device)
-        return ((list_nos.clamp(min=0)[:, None] >> shifts) & 255).to(torch.uint8)
+        return list_nos.clamp(min=0).view(torch.uint8).view(-1, 8)[:, : self.coarse_code_size()]
 
     def _listnos(self, codes: Tensor) -> Tensor:
         """The list numbers at the start of standalone codes."""

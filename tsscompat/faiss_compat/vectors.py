@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar
@@ -28,6 +29,8 @@ NUMPY_DTYPES: dict[torch.dtype, Any] = {
     torch.bool: np.bool_,
 }
 
+# So many items are appended as memory.
+_FEW = 1 << 14
 # Growth of an append beyond capacity: amortised, and never more than 1.3x the content.
 GROWTH = 1.25
 
@@ -88,11 +91,22 @@ class Vector:
 
     def append(self, items: Tensor) -> None:
         """Add items at the end; amortised."""
-        flat = items.reshape(-1).to(device=self._buffer.device, dtype=self.dtype)
+        buffer = self._buffer
+        if items.dtype == self.dtype and items.is_cpu and buffer.is_cpu and items.is_contiguous() and items.numel() <= _FEW:
+            self._append_few(items)
+            return
+        flat = items.reshape(-1).to(device=buffer.device, dtype=self.dtype)
         needed = self._n + flat.shape[0]
         self.make_room(flat.shape[0])
         self._buffer[self._n : needed] = flat
         self._n = needed
+
+    def _append_few(self, items: Tensor) -> None:
+        """The same for a vector's worth: as memory, as torch's views and copies take 10 of the 19 us that adding to an index takes."""
+        n, size = items.numel(), self.itemsize()
+        self.make_room(n)
+        ctypes.memmove(self._buffer.data_ptr() + self._n * size, items.data_ptr(), n * size)
+        self._n += n
 
     def size(self) -> int:
         return self._n

@@ -138,6 +138,13 @@ def within_by_score(
 
 
 @accelerated
+def residuals(x: Tensor, centers: Tensor, list_nos: Tensor) -> Tensor:
+    """What vectors have over the centers of their lists; zero for list -1."""
+    own = centers.index_select(0, list_nos.clamp(min=0))
+    return torch.sub(x, own, out=own).masked_fill_((list_nos < 0)[:, None], 0.0)
+
+
+@accelerated
 def nearest_lists(x: Tensor, centers: Tensor, nprobe: int, metric: int) -> tuple[Tensor, Tensor]:
     """The nprobe centers nearest to each query, by L2 or inner product: distances and numbers; made for few queries."""
     return knn(x, centers, nprobe, metric)

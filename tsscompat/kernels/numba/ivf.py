@@ -129,6 +129,29 @@ def nearest_lists(x: Tensor, centers: Tensor, nprobe: int, metric: int) -> Any:
     return torch.from_numpy(costs), torch.from_numpy(labels)
 
 
+@jit
+def _residuals(x, centers, list_nos, out, first, last):  # type: ignore[no-untyped-def]
+    for i in range(first, last):
+        l = list_nos[i]
+        if l < 0:
+            out[i] = np.float32(0)
+        else:
+            for j in range(x.shape[1]):
+                out[i, j] = x[i, j] - centers[l, j]
+
+
+def residuals(x: Tensor, centers: Tensor, list_nos: Tensor) -> Any:
+    if x.dtype != torch.float32 or centers.dtype != torch.float32:
+        return NotImplemented
+    given = x.contiguous().numpy(), centers.contiguous().numpy(), list_nos.contiguous().numpy()
+    out = np.empty(x.shape, F32)
+    if out.size < 1 << 16:
+        _residuals(*given, out, 0, out.shape[0])
+    else:
+        run_blocks(lambda a, b: _residuals(*given, out, a, b), out.shape[0], max(1, (1 << 16) // out.shape[1]))
+    return torch.from_numpy(out)
+
+
 def scan_flat(
     x: Tensor,
     rows: Tensor,

@@ -86,9 +86,13 @@ def views(lists: Ragged) -> tuple[Any, Any, Any, Any]:
 
 def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: Tensor, ids: Tensor, places: Tensor) -> Any:
     arena = views(lists)
-    room, where, new = rooms.numpy(), list_nos.numpy(), (codes.numpy(), ids.numpy(), places.numpy())
+    kept = lists.kept.get("rooms")
+    if kept is None or kept[0] is not rooms or kept[1] is not tail:
+        kept = lists.kept["rooms"] = rooms, tail, rooms.numpy(), tail.numpy()
+    _, _, room, end = kept
+    where, new = list_nos.numpy(), (codes.numpy(), ids.numpy(), places.numpy())
     if codes.numel() < _THREADED_BYTES or not _fits(arena[3], room, where):
-        return _append(*arena, room, tail.numpy(), where, *new)
+        return _append(*arena, room, end, where, *new)
     run_blocks(lambda first, last: _append_part(*arena, where, *new, first, last), lists.nlist, 16)
     return where.shape[0]
 

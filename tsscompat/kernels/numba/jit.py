@@ -74,6 +74,11 @@ def in_order(function: F) -> F:
     return cast(F, numba.njit(nogil=True, error_model="numpy", boundscheck=False)(function))
 
 
+def in_columns(function: F) -> F:
+    """The same for sums that are taken in order, but with a product and an addition rounded at once, as `lanes.py` takes them."""
+    return cast(F, numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy", boundscheck=False)(function))
+
+
 def exact(function: F) -> F:
     """A device function that rounds as it is written; said so, because else it takes over what its caller may do."""
     return cast(F, numba.njit(nogil=True, fastmath=False, error_model="numpy", boundscheck=False)(function))

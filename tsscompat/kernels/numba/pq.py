@@ -8,13 +8,15 @@ from torch import Tensor
 
 from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.numba.addressed import address
-from tsscompat.kernels.numba.jit import jit
+from tsscompat.kernels.numba.jit import in_columns, jit
 from tsscompat.kernels.numba.lanes import grouped, nearest_four
 from tsscompat.kernels.threads import run_blocks
 
 F = np.float32
 # From this many rows on a matrix product for each part beats the loops for tables.
 _PRODUCT_FROM = 64
+# Up to so many rows are compared with centroids as they lie.
+_FEW = 2
 
 
 @jit
@@ -36,6 +38,23 @@ def _encode(x, table, dsub, out, start, stop):
                     out[n + i, p] = max(places[i], 0)
 
 
+@in_columns
+def _encode_few(x, centroids, out):
+    """The same for few rows, for which turning tables round would take several times as long; the sums are the same."""
+    m, ksub, dsub = centroids.shape
+    for n in range(x.shape[0]):
+        for p in range(m):
+            least, place, own = F(np.inf), 0, x[n, p * dsub : (p + 1) * dsub]
+            for c in range(ksub):
+                row, total = centroids[p, c], F(0)
+                for j in range(dsub):
+                    gap = row[j] - own[j]
+                    total += gap * gap
+                if total < least:
+                    least, place = total, c
+            out[n, p] = place
+
+
 @jit
 def _tables(x, centroids, ip, out, start, stop):
     m, ksub, dsub = centroids.shape
@@ -55,9 +74,12 @@ def _tables(x, centroids, ip, out, start, stop):
 
 
 def nearest_parts(x: Tensor, centroids: Tensor) -> Tensor:
-    table, rows = grouped(centroids.contiguous().numpy()), x.contiguous().numpy()
-    dsub = centroids.shape[2]
+    rows, dsub = x.contiguous().numpy(), centroids.shape[2]
     out = np.empty((rows.shape[0], centroids.shape[0]), dtype=np.int32)
+    if rows.shape[0] <= _FEW:
+        _encode_few(rows, centroids.contiguous().numpy(), out)
+        return torch.from_numpy(out)
+    table = grouped(centroids.contiguous().numpy())
     run_blocks(lambda a, b: _encode(rows, table, dsub, out, a, b), rows.shape[0], max(1, (1 << 20) // centroids.numel()))
     return torch.from_numpy(out)
 
