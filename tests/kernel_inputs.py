@@ -543,6 +543,12 @@ def middles_of(draw):
     return torch.randint(0, levels + 1, (one_of(draw, 0, 1, 30, 3000), d)).to(torch.uint8), low, extent, levels
 
 
+def signs(draw):
+    x = numbers(draw, one_of(draw, 0, 1, 30, 3000), one_of(draw, 1, 7, 8, 33))
+    x.view(-1)[:2] = torch.tensor([float("nan"), -0.0])[: x.numel()]
+    return (x,)
+
+
 def few_levels(draw):
     given, lists, width = centers(draw), of_vectors(), one_of(draw, 1, 4, D)
     rows = lists.codes.view(torch.float32)
@@ -823,6 +829,7 @@ INPUTS = (
         "scalar.steps_of": steps_of,
         "segments.segment_sums": segment_sums,
         "select.select": select,
+        "signs.signs": signs,
         "sums.least_sums": least_sums,
     }
 )

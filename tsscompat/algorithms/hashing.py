@@ -18,11 +18,6 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.records import record
 
 
-def signs(x: Tensor) -> Tensor:
-    """A bit for each number: whether it is at least 0."""
-    return pack((x >= 0).to(torch.int32), 1)
-
-
 def of_signs(codes: Tensor, nbits: int) -> Tensor:
     """1 for each bit that is set, else -1."""
     return 2.0 * unpack(codes, nbits, 1).float() - 1.0

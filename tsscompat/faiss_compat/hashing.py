@@ -23,6 +23,7 @@ from tsscompat.faiss_compat.pretransform import IndexPreTransform
 from tsscompat.faiss_compat.transforms import LinearTransform, RandomRotationMatrix, VectorTransform
 from tsscompat.faiss_compat.vectors import Float32Vector, UInt8Vector
 from tsscompat.kernels import hamming
+from tsscompat.kernels.signs import signs
 
 
 class IndexLSH(IndexFlatCodes):
@@ -81,7 +82,7 @@ class IndexLSH(IndexFlatCodes):
 
     def _sa_encode(self, x: Tensor) -> Tensor:
         check(self.is_trained, "IndexLSH must be trained before it encodes")
-        return hashing.signs(self._compared(x))
+        return signs(self._compared(x))
 
     def _sa_decode(self, codes: Tensor) -> Tensor:
         x = hashing.of_signs(codes, self.nbits)
