@@ -84,7 +84,7 @@ def fuzz(session: nox.Session) -> None:
 def serving(session: nox.Session) -> None:
     """Every search module through every route, the slow ones too, where FAISS is not installed."""
     install_package(session, "test,onnx,safetensors")
-    session.run("pytest", "-m", "", "tests/test_modules.py", *session.posargs)
+    session.run("pytest", "-m", "", "tests/test_modules.py", "tests/test_module_routes.py", *session.posargs)
 
 
 @nox.session

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -32,6 +33,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(scope="session")
 def faiss(request: pytest.FixtureRequest):
     return importlib.import_module(request.param)
+
+
+@pytest.fixture
+def without_faiss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Importing FAISS fails."""
+    monkeypatch.setitem(sys.modules, "faiss", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,12 @@ def taken(table: Tensor, rows: Tensor) -> Tensor:
     return table.index_select(0, rows.flatten()).view(rows.shape + table.shape[1:])
 
 
+def powers(exponents: Tensor) -> Tensor:
+    """2 to small whole exponents, int64."""
+    # Of whole numbers as such, inductor of torch 2.13 makes 0.
+    return torch.exp2(exponents.float()).round().long()
+
+
 class Codec(Part):
     """Rows of codes; a subclass decodes them."""
 
@@ -92,7 +98,7 @@ class Packed(Codec):
         low = codes.index_select(-1, first)
         middle = codes.index_select(-1, (first + 1).clamp(max=last))
         high = codes.index_select(-1, (first + 2).clamp(max=last))
-        return (low + 256 * middle + 65536 * high) // torch.pow(2, at % 8) % (1 << self.bits)
+        return (low + 256 * middle + 65536 * high) // powers(at % 8) % (1 << self.bits)
 
 
 class Scalar(Packed):
@@ -162,5 +168,5 @@ class Signs(Packed):
 
 def signs(codes: Tensor) -> Tensor:
     """Bytes (..., b) as (..., 8 b) numbers: -1 for a bit 0, 1 for a bit 1."""
-    weights = torch.pow(2, torch.arange(8, device=codes.device))
+    weights = powers(torch.arange(8, device=codes.device))
     return (codes.long()[..., None] // weights % 2).flatten(-2).float() * 2 - 1

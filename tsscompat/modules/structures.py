@@ -32,6 +32,11 @@ def started(x: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return best, torch.full((x.shape[0], n), -1, dtype=torch.int64, device=x.device)
 
 
+def longest(ends: Tensor) -> Tensor:
+    """The most pages that a query has; 0 where there is none."""
+    return pad(ends[:, -1], (1, 0)).amax(0)
+
+
 class Exhaustive(Searcher):
     """Every row is looked at."""
 
@@ -175,12 +180,12 @@ class Lists(Searcher):
         if not torch.jit.is_scripting():  # type: ignore[attr-defined]
             if torch.compiler.is_compiling():
                 pages = self.probed(starts, stops)
-                return self.traced(asked, prepared, base, pages, pages[2][:, -1].amax(0), most)
+                return self.traced(asked, prepared, base, pages, longest(pages[2]), most)
         if asked.shape[0] == 1 and int((stops - starts).clamp(min=0).sum()) * asked.shape[1] <= self.STEP:
             return self.alone(asked, prepared, base, starts[0], stops[0], most)
         probed = self.probed(starts, stops)
         best, names = started(asked, 0)
-        last = int(probed[2][:, -1].amax())
+        last = int(longest(probed[2]))
         step = max(8, min(last, self.STEP // max(1, self.PAGE * asked.numel())))
         for start in range(0, last, step):
             at = torch.full((), start, dtype=torch.int64, device=asked.device)
