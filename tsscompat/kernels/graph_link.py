@@ -95,12 +95,17 @@ def link(
     for here in range(min(level, graph.top), -1, -1):
         begin, width = int(graph.ends[here]), int(graph.ends[here + 1] - graph.ends[here])
         alone = Graph(
-            graph.levels, graph.offsets + begin, graph.neighbors, torch.tensor([0, width], dtype=torch.int32), graph.entry, 0
+            graph.levels,
+            graph.offsets + begin,
+            graph.neighbors,
+            torch.tensor([0, width], dtype=torch.int32, device=rows.device),
+            graph.entry,
+            0,
         )
         _, near, _ = search(x, rows, alone, Walk(ef, ef), ef, metric, arg, None, starts)
         near = _chosen(x, near, rows, width, metric, arg, keep_full and here == 0)
         n = (near >= 0).sum(1, keepdim=True)
-        span = torch.arange(width, device=near.device)
+        span = torch.arange(width, device=rows.device)
         farthest_first = near.gather(1, (n - 1 - span).clamp(min=0))
         graph.neighbors[graph.offsets[nodes][:, None] + begin + span] = torch.where(span < n, farthest_first, -1).int()
         edges.append((here, near[near >= 0], nodes.repeat_interleave(n[:, 0])))
