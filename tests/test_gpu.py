@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import faiss as real
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import tsscompat as faiss
 from tsscompat.algorithms import cagra
@@ -317,6 +319,67 @@ def test_the_benchmark_runs_and_checks(tmp_path):
     assert all(row["peers_ms"]["faiss-cpu"] > 0 for row in rows if means not in row["case"])
     assert [line for line in whole["not compared"] if line.startswith("flash-kmeans")], "peers that are not there are named"
     assert len((tmp_path / "gpu.csv").read_text().splitlines()) >= len(rows) + 1
+
+
+class Short(TorchDispatchMode):
+    """A device whose memory runs out at the `at`-th operation that needs some."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.seen = at, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, torch.Tensor) and made._base is None and not any(made is given for given in args):
+            self.seen += 1
+            if self.seen == self.at:
+                raise torch.OutOfMemoryError("no room")
+        return made
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF4,Flat", "IVF4,PQ4x4"])
+@pytest.mark.parametrize("at", [1, 3, 9, 20])
+def test_an_index_outlives_memory_that_runs_out(vectors, kind, at):
+    """Whatever step of an addition or of a search finds none, the index is as it was, and the next try succeeds."""
+    index = faiss.index_factory(D, kind)
+    index.train(vectors[0])
+    index.add(vectors[0][:700])
+    placed = faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 1, index)
+    for call in (lambda: placed.add(vectors[0][700:]), lambda: placed.search(vectors[1], 5)):
+        held, before = placed.ntotal, placed.search(vectors[1], 5)
+        with Short(at) as short, contextlib.suppress(RuntimeError):
+            call()
+        if short.seen >= at:
+            after = placed.search(vectors[1], 5)
+            assert placed.ntotal == held and all(np.array_equal(a, b) for a, b in zip(before, after))
+    if placed.ntotal == 700:
+        placed.add(vectors[0][700:])
+    index.add(vectors[0][700:])
+    assert np.array_equal(placed.search(vectors[1], 5)[1], index.search(vectors[1], 5)[1])
+
+
+@pytest.mark.parametrize("kind", ["Flat", "IVF4,PQ4x4", "HNSW8"])
+def test_a_file_is_read_onto_a_device(vectors, kind, tmp_path, monkeypatch):
+    index = faiss.index_factory(D, kind)
+    index.train(vectors[0])
+    index.add(vectors[0])
+    faiss.write_index(index, str(tmp_path / "index"))
+    read = faiss.read_index(str(tmp_path / "index"), device=1)
+    assert read.getDevice() == 1
+    assert np.array_equal(read.search(vectors[1], 5)[1], index.search(vectors[1], 5)[1])
+    with pytest.raises(FaissError, match="no GPU 7"):
+        faiss.read_index(str(tmp_path / "index"), device=7)
+
+
+def test_tensors_come_back_as_tensors(vectors):
+    """On the device of the index, without a way over numpy."""
+    x = torch.from_numpy(vectors[0])
+    placed = faiss.GpuIndexIVFFlat(faiss.StandardGpuResources(), D, 4, faiss.METRIC_L2)
+    placed.train(x)
+    placed.add(x)
+    distances, labels = placed.search(x[:5], 1)
+    assert isinstance(distances, torch.Tensor) and distances.device == placed.device
+    assert labels.dtype == torch.int64 and torch.equal(labels[:, 0].cpu(), torch.arange(5))
 
 
 @pytest.mark.parametrize("n", [0, 1, 99, 100, 101, 350])
