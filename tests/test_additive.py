@@ -305,3 +305,23 @@ def test_product_quantizers_on_tensors():
     pq.train(X)
     error, reference = ((own.decode(codes) - x) ** 2).sum(), ((pq.decode(pq.compute_codes(X)) - X) ** 2).sum()
     assert float(error) < 1.1 * reference
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("search_type", ["decompress", "LUT_nonorm", "norm_float", "norm_qint8"])
+@pytest.mark.parametrize("metric", ["L1", "Jaccard"])
+def test_lists_score_codes_of_other_metrics_as_faiss_does(metric, search_type, residual):
+    """By squared distances that leave the centroids out; of similarities, which they are not, the largest."""
+    quantizer = oracle.IndexFlatL2(D)
+    quantizer.add(X[:4])
+    how = getattr(AQ, f"ST_{search_type}")
+    index = oracle.IndexIVFResidualQuantizer(quantizer, D, 4, 2, 4, getattr(oracle, f"METRIC_{metric}"), how)
+    index.by_residual, index.nprobe = residual, 2
+    index.train(X)
+    index.add(X)
+    ours = tsscompat.deserialize_index(oracle.serialize_index(index))
+    for some in (XQ[:1], XQ):
+        expected = index.search(some, 5)[0]
+        np.testing.assert_allclose(ours.search(some, 5)[0], expected, rtol=1e-4, atol=1e-3)
+    radius = float(np.median(expected)) + 1e-3
+    assert abs(int(ours.range_search(XQ, radius)[0][-1]) - int(index.range_search(XQ, radius)[0][-1])) <= 2

@@ -30,7 +30,7 @@ from tsscompat.faiss_compat.residual import ResidualQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.kernels.ivf_lists import runs
 from tsscompat.kernels.ivf_terms import list_scores
-from tsscompat.kernels.metrics import L2
+from tsscompat.kernels.metrics import L2, is_similarity
 
 AQ = AdditiveQuantizer
 # Vectors that FAISS encodes at a time when it adds: local search draws one stream for each batch.
@@ -102,12 +102,12 @@ class IndexIVFAdditiveQuantizer(IndexIVF):
 
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
         check(params is None or params.sel is None, "id selector not supported for this index")
-        check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "unsupported metric type {}", self.metric_type)
         check_search_type(self.aq)
         books = self.aq._books
         if not books.uniform:
+            check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "unsupported metric type {}", self.metric_type)
             return self._estimates()
-        terms = self._row_terms() if self.metric_type == METRIC_L2 and self._has_terms else None
+        terms = self._row_terms() if self.metric_type != METRIC_INNER_PRODUCT and self._has_terms else None
         held, values = (books, terms), (self.aq.search_type, self.metric_type, self.by_residual)
         if not unchanged(self._scorer, held, values):
             self._scorer = held, values, self._sums(terms)
@@ -115,8 +115,13 @@ class IndexIVFAdditiveQuantizer(IndexIVF):
         return codec
 
     @property
+    def _around_centers(self) -> bool:
+        """Whether distances are those of residuals; FAISS scores codes by squared distances for all other metrics, without residuals."""
+        return bool(self.by_residual) and self.metric_type == METRIC_L2
+
+    @property
     def _has_terms(self) -> bool:
-        return self.by_residual or self.aq.search_type != AQ.ST_LUT_nonorm
+        return self._around_centers or self.aq.search_type != AQ.ST_LUT_nonorm
 
     @property
     def _weight(self) -> float:
@@ -130,9 +135,11 @@ class IndexIVFAdditiveQuantizer(IndexIVF):
             if self.by_residual:
                 return Sums(*shape, 1.0, True, lambda x, keys, coarse: coarse)
             return Sums(*shape, 1.0, True, lambda x, keys, coarse: torch.zeros(keys.shape, device=x.device))
-        if not self.by_residual:
+        if not self._around_centers:
             lengths = lambda x, keys, coarse: x.square().sum(1, keepdim=True).expand(keys.shape)  # noqa: E731
-            return Sums(*shape, -self._weight, False, lengths, None, terms)
+            given = self.by_residual and self.aq.search_type != AQ.ST_decompress
+            bias = (lambda x, keys, coarse: coarse) if given else lengths
+            return Sums(*shape, -self._weight, is_similarity(self.metric_type), bias, None, terms)
         if self.aq.search_type == AQ.ST_decompress:
             # FAISS works out residuals here, whatever the coarse distances that it is given.
             centers = self._centers()
@@ -153,7 +160,7 @@ class IndexIVFAdditiveQuantizer(IndexIVF):
         """What rows of the arena add to distances: |r|^2 and, of residuals, twice (or once) their product with the center."""
         aq, codes = self.aq, self._lists()._ragged().codes[rows]
         norms = aq._row_norms(codes) if aq.norm_bits else None
-        around = self._coarse()._reconstruct(list_nos) - self._shift() if self.by_residual else None
+        around = self._coarse()._reconstruct(list_nos) - self._shift() if self._around_centers else None
         return additive_search.row_terms(aq._books, codes, norms, self._weight, around)
 
     def _row_terms(self) -> Tensor:
@@ -162,7 +169,7 @@ class IndexIVFAdditiveQuantizer(IndexIVF):
         moves, changes = invlists._stamp()
         held = invlists, quantizer, aq._books
         norms = aq.search_type, aq.norm_min, aq.norm_max, aq.qnorm.codes._buffer._version
-        values = moves, quantizer.ntotal, self.by_residual, *norms
+        values = moves, quantizer.ntotal, self._around_centers, *norms
         lists = invlists._ragged()
         if unchanged(kept, held, values):
             if kept[2] == changes:
