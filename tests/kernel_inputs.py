@@ -89,6 +89,11 @@ def named_distances(draw):
     return x, y, torch.randint(-1, ny, (x.shape[0], one_of(draw, 0, 1, 9))), metric, 1.5
 
 
+def best_named(draw):
+    x, y, labels, metric, _ = named_distances(draw)
+    return x, y, torch.where(labels == 0, 40, labels), one_of(draw, 1, 5), metric
+
+
 def select(draw):
     n, m = one_of(draw, 0, 1, 4), one_of(draw, 0, 1, 6, 70)
     values = numbers(draw, n, m)
@@ -810,6 +815,7 @@ INPUTS = (
         "lattice.encode_points": encode_points,
         "lattice.nearest_points": nearest_points,
         "metrics.pairwise": pairwise,
+        "named.best_named": best_named,
         "panorama.lengths_left": left_of_rows,
         "panorama.rank_levels": rank_levels,
         "panorama.scan_batches": scan_batches,

@@ -89,6 +89,7 @@ COMPARERS = {
     "hamming.search_lists": same_scan,
     "fastscan.few_rows": same_neighbours,
     "ivf.nearest_lists": same_neighbours,
+    "named.best_named": same_neighbours,
     "panorama.rank_levels": same_neighbours,
     "panorama.scan_batches": same_neighbours,
     "panorama.within_batches": same_ranges_first,

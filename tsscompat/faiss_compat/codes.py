@@ -18,6 +18,7 @@ from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.vectors import UInt8Vector
 from tsscompat.kernels import flat
 from tsscompat.kernels.metrics import is_similarity
+from tsscompat.kernels.named import best_named
 from tsscompat.kernels.select import merge, padded
 
 # Codes are decoded in blocks of about this many floats.
@@ -147,8 +148,7 @@ class IndexFlatCodes(Index):
         return distances, labels, codes
 
     def _search_subset(self, x: Tensor, base_labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        labels = held_labels(base_labels, self.ntotal)
-        return merge(subset_distances(self, x, labels), labels, k, is_similarity(self.metric_type))
+        return best_of_named(self, x, base_labels, k)
 
     def get_CodePacker(self) -> CodePackerFlat:
         """What lays out the codes of a block: one after the other."""
@@ -158,6 +158,15 @@ class IndexFlatCodes(Index):
 def held_labels(labels: Tensor, n: int) -> Tensor:
     """Labels of n vectors; -1 in the place of others, which a file or a caller may have made up."""
     return torch.where((labels >= 0) & (labels < n), labels, -1)
+
+
+def best_of_named(index: Index, x: Tensor, labels: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of the vectors that each query names; names of others count as none."""
+    vectors = getattr(index, "_vectors", None)
+    if isinstance(vectors, Tensor) and not index.metric_arg:
+        return best_named(x, vectors, labels, k, index.metric_type)
+    held = held_labels(labels, index.ntotal)
+    return merge(subset_distances(index, x, held), held, k, is_similarity(index.metric_type))
 
 
 def subset_distances(index: Index, x: Tensor, labels: Tensor) -> Tensor:

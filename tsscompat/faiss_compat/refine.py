@@ -12,7 +12,7 @@ from tsscompat.errors import check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, child, real
 from tsscompat.faiss_compat.base import Index
-from tsscompat.faiss_compat.codes import held_labels, subset_distances
+from tsscompat.faiss_compat.codes import best_of_named, held_labels, subset_distances
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.flat import IndexFlat
 from tsscompat.faiss_compat.params import IndexRefineSearchParameters, SearchParameters
@@ -73,7 +73,10 @@ class IndexRefine(Index):
         factor, base_params = self._settings(params)
         k_base = int(k * factor)
         check(k_base >= k, "k_factor {} is less than 1", factor)
-        labels = held_labels(self.base_index._search(x, k_base, base_params)[1], self.refine_index.ntotal)
+        labels = self.base_index._search(x, k_base, base_params)[1]
+        if self.refine_index.metric_type == self.metric_type:
+            return best_of_named(self.refine_index, x, labels, k)
+        labels = held_labels(labels, self.refine_index.ntotal)
         return merge(subset_distances(self.refine_index, x, labels), labels, k, is_similarity(self.metric_type))
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
