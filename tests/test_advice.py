@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import tsscompat
+from tsscompat.advice.recommend import _settings
 from tsscompat.cli import main
 from tsscompat.errors import ArgumentError, FaissError
 
@@ -211,6 +212,17 @@ def test_with_a_sample_it_measures(tmp_path):
     pytest.importorskip("matplotlib")
     answer.plot(str(tmp_path / "frontier.png"))
     assert (tmp_path / "frontier.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("key", ["IVF8,SQ8", "IVF8,PQ4x4np,RFlat", "OPQ8,IVF8,PQ8x4np,RFlat"])
+def test_as_many_lists_are_probed_as_there_are(key):
+    """Up to all, and no more, behind a refinement too; ParameterSpace takes each setting."""
+    index, space = tsscompat.index_factory(D, key), tsscompat.ParameterSpace()
+    tried = list(_settings(key, index))
+    for setting in tried:
+        space.set_index_parameters(index, setting)
+    probes = [int(setting.split(",")[0].removeprefix("nprobe=")) for setting in tried]
+    assert sorted(set(probes)) == [1, 4, 8] and probes == sorted(probes)
 
 
 def test_cosine_measures_vectors_of_length_1():

@@ -262,10 +262,9 @@ def _settings(key: str, index: Any) -> Iterator[str]:
     if "HNSW" in key and "IVF" not in key:
         yield from (f"efSearch={ef}" for ef in (16, 32, 64, 128, 256))
     elif "IVF" in key:
-        lists = tsscompat.extract_index_ivf(index).nlist if not key.endswith("RFlat") else 0
-        for probe in (1, 4, 16, 64, 256):
-            if not lists or probe < lists:
-                refined = (f",k_factor_rf={f}" for f in (4, 16)) if key.endswith("RFlat") else ("",)
-                yield from (f"nprobe={probe}{more}" for more in refined)
+        refined = key.endswith("RFlat")
+        lists = tsscompat.extract_index_ivf(index).nlist
+        for probe in (*(p for p in (1, 4, 16, 64, 256) if p < lists), min(lists, 1024)):
+            yield from (f"nprobe={probe}{more}" for more in ((",k_factor_rf=4", ",k_factor_rf=16") if refined else ("",)))
     else:
         yield ""
