@@ -328,3 +328,16 @@ def test_no_fewer_than_no_vectors_are_reconstructed(module):
         for first, count in ((2, -1), (0, -5)):
             with pytest.raises(ValueError):
                 index.reconstruct_n(first, count)
+
+
+@BOTH
+def test_settings_are_numbers_as_c_reads_them(module):
+    index, space = module.IndexIVFFlat(module.IndexFlatL2(D), D, 8), module.ParameterSpace()
+    for text, lists in {"0x1F": 31, "0x1p3": 8, "+4": 4, ".7e1": 7, "3.": 3, "5.9": 5}.items():
+        space.set_index_parameters(index, f"nprobe={text}")
+        assert index.nprobe == lists, text
+    space.set_index_parameters(index, "max_codes=INFINITY")
+    assert index.max_codes == 0
+    for text in ("0x", "e3", ""):
+        with pytest.raises(RuntimeError):
+            space.set_index_parameters(index, f"nprobe={text}")

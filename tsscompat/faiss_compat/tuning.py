@@ -22,6 +22,10 @@ from tsscompat.faiss_compat.operating_points import AutoTuneCriterion, Operating
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float64Vector, ObjectVector
 
+# A name and a number as C reads numbers, which may be hexadecimal.
+_NUMBER = r"[-+]?(?:infinity|inf|nan|0x[0-9a-f]+\.?[0-9a-f]*(?:p[-+]?\d+)?|(?!0x)\d+\.?\d*(?:e[-+]?\d+)?|\.\d+(?:e[-+]?\d+)?)"
+_SETTING = re.compile(rf"([^=]{{1,99}})=\s*({_NUMBER})", re.IGNORECASE)
+
 
 class ParameterRange(Stated):
     """A parameter and its possible values, cheapest first."""
@@ -131,10 +135,11 @@ class ParameterSpace(Stated):
                 self.set_index_parameter(index, name, value)
             return
         for word in re.split(r"[ ,]+", setting.strip(" ,")):
-            match = re.match(r"([^=]{1,99})=\s*([-+]?(?:inf|nan|\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?))", word)
+            match = _SETTING.match(word)
             check(match is not None or not word, "could not interpret parameters {}", word)
             if match is not None:
-                self.set_index_parameter(index, match[1], float(match[2]))
+                value = float.fromhex(match[2]) if "x" in match[2].lower() else float(match[2])
+                self.set_index_parameter(index, match[1], value)
 
     def set_index_parameter(self, index: Any, name: str, val: float) -> None:
         """Set one parameter, on the index inside that has it."""
