@@ -163,6 +163,20 @@ def test_a_binary_graph_copied_in_is_the_same(binary_graph, codes):
     assert back.ntotal == 50 and (back.search(codes[0][:50], 1)[0] == 0).all()
 
 
+def test_a_graph_is_made_once(vectors):
+    index = faiss.GpuIndexCagra(faiss.StandardGpuResources(), D)
+    index.train(vectors[0][:300])
+    edges = index.get_knngraph().tensor.clone()
+    index.train(vectors[0][:50])
+    index.add(vectors[0][:50])
+    assert index.ntotal == 300 and index.get_knngraph().tensor.equal(edges)
+    with pytest.raises(FaissError, match="already trained"):
+        index.trainAllNeighbors(50, faiss.swig_ptr(vectors[0]), [0])
+    index.reset()
+    index.add(vectors[0][:50])
+    assert index.ntotal == 50 and (index.search(vectors[0][:50], 1)[1][:, 0] == np.arange(50)).all()
+
+
 def test_pruning_keeps_edges_and_leads_back():
     torch.manual_seed(0)
     x = torch.randn(200, 4)

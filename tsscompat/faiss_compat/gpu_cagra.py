@@ -150,7 +150,7 @@ def storage_of(d: int, metric: int, numeric_type: int) -> Index:
 
 
 class GpuIndexCagra(GpuIndex, IndexHNSWCagra):
-    """A graph on a GPU: (resources, dimension, metric, config). Training takes the vectors and makes the graph; adding does so anew."""
+    """A graph on a GPU: (resources, dimension, metric, config). Training, or adding, takes the vectors and makes the graph, once."""
 
     def __init__(self, provider: Any = None, *arguments: Any, config: GpuIndexCagraConfig | None = None) -> None:
         arguments, config = split_config(arguments, config, GpuIndexCagraConfig)
@@ -167,15 +167,17 @@ class GpuIndexCagra(GpuIndex, IndexHNSWCagra):
         check(self.storage is not None, "{} has no storage", type(self).__name__)
 
     def train(self, x: Array, *, numeric_type: int = enums.Float32, xq_train: Array | None = None) -> None:
-        """Take the vectors, and make the graph."""
+        """Take the vectors, and make the graph; without effect where there is one, as in FAISS."""
         self.numeric_type_ = numeric_type
         super().train(x, numeric_type=numeric_type, xq_train=xq_train)
 
     def add(self, x: Array, numeric_type: int = enums.Float32) -> None:
-        """Make the index anew, of these vectors."""
+        """Training under another name, as in FAISS."""
         self.train(x, numeric_type=numeric_type)
 
     def _train(self, x: Tensor) -> None:
+        if self.is_trained:
+            return
         wide, degree = self._degrees
         self._take(x, cagra.build(x, max(wide, degree), degree, self.metric_type))
 
@@ -209,6 +211,7 @@ class GpuIndexCagra(GpuIndex, IndexHNSWCagra):
 
     def trainMultiGpu(self, n: int, x: Any, providers: Any, devices: Any, *stitching: int) -> None:
         """Train on n vectors behind a pointer; one graph of all of them, which needs no stitching, is made on this index's GPU."""
+        check(not self.is_trained, "index is already trained")
         check(
             len(list(providers)) == len(list(devices)) > 0,
             "{} resources for {} devices",
@@ -219,6 +222,7 @@ class GpuIndexCagra(GpuIndex, IndexHNSWCagra):
 
     def trainAllNeighbors(self, n: int, x: Any, devices: Any, *clusters: Any) -> None:
         """Train on n vectors behind a pointer; neighbours are exact, so that clusters are not needed."""
+        check(not self.is_trained, "index is already trained")
         check(len(list(devices)) > 0, "there must be a device")
         self.train(behind(x, n, self.d))
 
