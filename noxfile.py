@@ -134,4 +134,4 @@ def gpu(session: nox.Session) -> None:
     """The tests that need a CUDA device, and those of Triton's kernels with all their sizes."""
     install_package(session, "test,oracle,triton,plot")
     session.run("pytest", "-m", "gpu", *session.posargs, success_codes=[0, 5])
-    session.run("pytest", "tests/test_triton.py", *session.posargs)
+    session.run("pytest", "tests/test_triton.py", "tests/test_triton_sizes.py", *session.posargs)
