@@ -341,3 +341,13 @@ def test_settings_are_numbers_as_c_reads_them(module):
     for text in ("0x", "e3", ""):
         with pytest.raises(RuntimeError):
             space.set_index_parameters(index, f"nprobe={text}")
+
+
+@BOTH
+@pytest.mark.parametrize("radius", ["a", "1", None, 2.5])
+def test_codes_are_within_whole_numbers(module, radius):
+    index, codes = module.IndexBinaryFlat(16), np.zeros((2, 2), np.uint8)
+    index.add(codes)
+    assert index.range_search(codes, 1)[0].tolist() == [0, 2, 4]
+    with pytest.raises(TypeError):
+        index.range_search(codes, radius)

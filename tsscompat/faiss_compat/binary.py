@@ -126,9 +126,7 @@ class IndexBinary(BinaryPointerMethods, Stated):
     def range_search(self, x: Array, thresh: int, *, params: SearchParameters | None = None) -> tuple[Array, Array, Array]:
         """All codes nearer than a threshold to each row of x: limits, distances (as floats), ids."""
         batch = codes_in(x, self.code_size, self.device)
-        if isinstance(thresh, (float, np.floating)):
-            raise TypeError(f"expected a whole number as threshold, got {thresh!r}")
-        lims, distances, labels = self._range_search(batch.tensor, int(thresh), search_params(params))
+        lims, distances, labels = self._range_search(batch.tensor, operator.index(thresh), search_params(params))
         return lims_out(batch, lims), batch.give_back(distances.float()), batch.give_back(labels)
 
     def assign(self, x: Array, k: int = 1, labels: Array | None = None) -> Array:

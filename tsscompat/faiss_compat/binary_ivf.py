@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from time import perf_counter
 from typing import Any
 
@@ -130,7 +131,9 @@ class IndexBinaryIVF(IndexBinary):
         """All codes nearer than a threshold among those in given lists."""
         batch = codes_in(x, self.code_size, self.device)
         expect(params is None, "params not supported")
-        lims, distances, labels = self._range_search_preassigned(batch.tensor, int(thresh), self._probed(batch, Iq, Dq))
+        lims, distances, labels = self._range_search_preassigned(
+            batch.tensor, operator.index(thresh), self._probed(batch, Iq, Dq)
+        )
         return lims_out(batch, lims), batch.give_back(distances.float()), batch.give_back(labels)
 
     def search_preassigned_c(
