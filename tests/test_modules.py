@@ -250,12 +250,24 @@ def test_traced_ties_are_in_order_of_id(key):
     assert torch.equal(labels, expected[1]) and (expected[0][:, ::2] == expected[0][:, 1::2]).all()
 
 
-@pytest.mark.parametrize("key", ["Flat", "IVF4,Flat", "HNSW4", "PQ2x4np"])
+@pytest.mark.parametrize(
+    "key", ["Flat", "IVF4,Flat", "HNSW4", "PQ2x4np", "PQ4x4fs", "IVF4,PQ4x4fs", "IVF4,RQ2x4fs_Nrq2x4", "IDMap,SQ8"]
+)
 def test_an_empty_index(key):
     index = tsscompat.index_factory(D, key)
     index.train(data(N, 1))
     distances, labels = index.module(k=2)(data(3, 3))
     assert (labels == -1).all() and (distances == torch.finfo(torch.float32).max).all()
+
+
+def test_lists_of_full_blocks():
+    """Codes of a fast scan that fill their blocks, to the last row."""
+    index = tsscompat.index_factory(D, "IVF1,PQ4x4fs")
+    index.train(data(N, 1))
+    index.add(data(64, 2))
+    module = index.module(k=K)
+    expected, (distances, labels) = index.search(data(5, 3), K), module(data(5, 3))
+    assert_same_neighbours(expected, (distances, labels), rtol=1e-4, atol=1e-5)
 
 
 def test_files_are_checked(tmp_path):

@@ -41,7 +41,9 @@ def in_list_order(lists: Ragged) -> tuple[Tensor, Tensor, Tensor]:
     """Sizes, codes and ids with neither room nor gaps: the shape in which lists are written to a file."""
     rows, _ = live(lists)
     total = rows.shape[0]
-    if total == lists.ids.shape[0] and bool((rows == torch.arange(total, device=rows.device)).all()):
+    # Codes in blocks are no tensor, and are always taken out.
+    as_they_lie = isinstance(lists.codes, Tensor) and total == lists.ids.shape[0]
+    if as_they_lie and bool((rows == torch.arange(total, device=rows.device)).all()):
         return lists.sizes, lists.codes, lists.ids
     return lists.sizes, lists.codes[rows], lists.ids[rows]
 
