@@ -260,16 +260,6 @@ def test_an_empty_index(key):
     assert (labels == -1).all() and (distances == torch.finfo(torch.float32).max).all()
 
 
-def test_lists_of_full_blocks():
-    """Codes of a fast scan that fill their blocks, to the last row."""
-    index = tsscompat.index_factory(D, "IVF1,PQ4x4fs")
-    index.train(data(N, 1))
-    index.add(data(64, 2))
-    module = index.module(k=K)
-    expected, (distances, labels) = index.search(data(5, 3), K), module(data(5, 3))
-    assert_same_neighbours(expected, (distances, labels), rtol=1e-4, atol=1e-5)
-
-
 def test_files_are_checked(tmp_path):
     torch.save({"format": "other"}, tmp_path / "a.pt")
     with pytest.raises(FormatError, match="was not written"):
