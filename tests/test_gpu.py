@@ -329,7 +329,7 @@ def test_the_benchmark_runs_and_checks(tmp_path):
         f"{means}, host data",
         "CAGRA",
     }
-    assert all(row["ms"] > 0 and row["recall"] > 0.94 for row in rows)
+    assert all(row["ms"] > 0 and row["recall"] > (0.94 if row["case"].startswith("CAGRA") else 0.99) for row in rows)
     assert all(row["peers_ms"]["faiss-cpu"] > 0 for row in rows if means not in row["case"])
     assert [line for line in whole["not compared"] if line.startswith("flash-kmeans")], "peers that are not there are named"
     assert len((tmp_path / "gpu.csv").read_text().splitlines()) >= len(rows) + 1

@@ -114,7 +114,7 @@ def _near(asked, q, rows, new, offsets, neighbors, begins, ends, metric, arg, vi
 
 @jit
 def _take(
-    rows, levels, offsets, neighbors, ends, sizes, asked, order, entry, top, ef, metric, arg, keep_full, visited, turn, edges, since,
+    rows, levels, offsets, neighbors, ends, asked, order, entry, top, ef, metric, arg, keep_full, visited, turn, edges, since,
     start, end,
 ):  # type: ignore[no-untyped-def]  # fmt: skip
     """Let the nodes order[start:end], of a batch that begins at `since`, take their neighbours; edges back are noted."""
@@ -217,7 +217,7 @@ def _alone(
             break
         after = min(end, done + n)
         _take(
-            rows, levels, offsets, neighbors, ends, sizes, asked, order, entry, top, ef, metric, arg, keep_full, visited, turn, edges,
+            rows, levels, offsets, neighbors, ends, asked, order, entry, top, ef, metric, arg, keep_full, visited, turn, edges,
             done, done, after,
         )  # fmt: skip
         slots = (after - done) * ends[min(levels[order[done]] - 1, top) + 1]
@@ -263,18 +263,19 @@ def build(
         level = int(levels[first]) - 1
         if entry < 0:
             entry, top, done = first, level, begin + 1
-        known = table, levels, offsets, neighbors, ends, sizes, queries, names
+        known = table, levels, offsets, neighbors, ends, queries, names
+        alone = table, levels, offsets, neighbors, ends, sizes, queries, names
         if done == begin:  # a walk may begin at the group's first node as soon as it is linked
             edges = np.empty(ends[min(level, top) + 1], np.int64)
             how = entry, top, ef, metric, arg, keep_full, *marks(table.shape[0])
-            done = _alone(*known, *how, edges, begin, begin, begin + 1, most)
+            done = _alone(*alone, *how, edges, begin, begin, begin + 1, most)
             if level > top:
                 entry, top = first, level
         if done == end:
             continue
         width = int(ends[level + 1])
         edges = np.empty(min(end - begin, _FEW) * width, np.int64)
-        done = _alone(*known, entry, top, ef, metric, arg, keep_full, *marks(table.shape[0]), edges, begin, done, end, most)
+        done = _alone(*alone, entry, top, ef, metric, arg, keep_full, *marks(table.shape[0]), edges, begin, done, end, most)
         for start, stop in batches(begin, done, end, most):
             edges = np.empty((stop - start) * width, np.int64)
 
