@@ -12,6 +12,7 @@ from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.numba.addressed import address, pointer, prefetch_at
 from tsscompat.kernels.numba.graph_walk import cost_of, greedy, marks, measure, next_walk, node_of, ordered, place, unmet
 from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.numba.word_heap import sink
 from tsscompat.kernels.threads import run_blocks
 
 _NO_MASK = np.empty(0, dtype=np.bool_)
@@ -24,26 +25,9 @@ _TOGETHER = 4
 
 
 @inline
-def _sink(heap, n, word):  # type: ignore[no-untyped-def]
-    """Put a word in the place of the root of a heap of n, largest at the root."""
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= n:
-            break
-        if child + 1 < n and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= word:
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = word
-
-
-@inline
 def _enter(best, cost, node, similar):  # type: ignore[no-untyped-def]
     """Put a node in the place of the worst of the best; gives the new worst cost. Ties go up in number, for similarities down."""
-    _sink(best, best.shape[0], (ordered(cost) << 32) | (0x7FFFFFFF - node if similar else node))
+    sink(best, best.shape[0], (ordered(cost) << 32) | (0x7FFFFFFF - node if similar else node))
     return cost_of(best[0] >> 32)
 
 
@@ -53,7 +37,7 @@ def _answer(best, similar, costs, labels, q):  # type: ignore[no-untyped-def]
     for end in range(best.shape[0] - 1, 0, -1):
         word = best[end]
         best[end] = best[0]
-        _sink(best, end, word)
+        sink(best, end, word)
     for i in range(best.shape[0]):
         key, name = best[i] >> 32, best[i] & 0xFFFFFFFF
         costs[q, i] = cost_of(-key if similar else key)

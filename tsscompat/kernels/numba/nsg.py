@@ -12,27 +12,11 @@ from torch import Tensor
 from tsscompat.kernels.numba.graph_walk import between, candidate_of, cost_of, marks, measure, next_walk, node_of, place, unmet
 from tsscompat.kernels.numba.intrinsics import try_lock, unlock
 from tsscompat.kernels.numba.jit import inline, jit
+from tsscompat.kernels.numba.word_heap import sink
 from tsscompat.kernels.threads import run_blocks
 
 _GRAIN = 100
 _NONE = np.iinfo(np.int64).max
-
-
-@inline
-def _sink(heap, word):  # type: ignore[no-untyped-def]
-    """Put a word in the place of the root of a heap, largest at the root."""
-    i, n = 0, heap.shape[0]
-    while True:
-        child = 2 * i + 1
-        if child >= n:
-            break
-        if child + 1 < n and heap[child + 1] > heap[child]:
-            child += 1
-        if heap[child] <= word:
-            break
-        heap[i] = heap[child]
-        i = child
-    heap[i] = word
 
 
 @inline
@@ -41,7 +25,7 @@ def _keep(found, nodes, costs, n):  # type: ignore[no-untyped-def]
     for i in range(n):
         word = candidate_of(costs[i], nodes[i])
         if word < found[0]:
-            _sink(found, word)
+            sink(found, found.shape[0], word)
 
 
 @inline
