@@ -77,7 +77,7 @@ from tsscompat.faiss_compat.plain_arrays import *
 from tsscompat.faiss_compat.polysemous import *
 from tsscompat.faiss_compat.pretransform import *
 from tsscompat.faiss_compat.product_additive import *
-from tsscompat.faiss_compat.profiles import *
+from tsscompat.faiss_compat.profile_settings import *
 from tsscompat.faiss_compat.quantize_lut import *
 from tsscompat.faiss_compat.quantized import *
 from tsscompat.faiss_compat.quantizers import *

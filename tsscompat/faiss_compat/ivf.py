@@ -30,7 +30,8 @@ from tsscompat.faiss_compat.ivf_coarse import IndexIVFInterface
 from tsscompat.faiss_compat.ivf_methods import IVFMethods
 from tsscompat.faiss_compat.ivf_streamed import range_streamed, search_streamed
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
-from tsscompat.faiss_compat.profiles import Profiled, ProfileMethods, SearchParams
+from tsscompat.faiss_compat.profile_settings import SearchParams
+from tsscompat.faiss_compat.profiles import Profiled, ProfileMethods
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels.bits import tail

@@ -1,238 +1,31 @@
 """Search profiles of IVF indexes: the same answer with less work, or less exactness for more speed, and what a search did.
 
-    index.search(x, k, params=SearchParams(profile="approx", candidate_budget=2000))
-    index.last_search_stats["codes_visited"]
-
-What is asked for is resolved in this order: the profile's defaults, the index's settings (nprobe, max_codes), what is given.
+index.search(x, k, params=SearchParams(profile="approx", candidate_budget=2000))
+index.last_search_stats["codes_visited"]
 """
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms import budgets, ragged
+from tsscompat.algorithms import budgets
 from tsscompat.algorithms.ivf import ListCodec, Options, combined, limits_of, rows_allowed
-from tsscompat.algorithms.parts import Parts, carried, cut, reordered, understood
+from tsscompat.algorithms.parts import Parts, carried, understood
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import Declared
-from tsscompat.faiss_compat.params import SearchParametersIVF
+from tsscompat.faiss_compat.profile_parts import REST, kept_of, ordered_lists, parts_of
+from tsscompat.faiss_compat.profile_settings import SearchParams
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
 from tsscompat.kernels.parts import near_parts
 from tsscompat.kernels.select import WORST
 
-ORDERINGS = ("none", "residual_norm_asc", "proj_desc")
-# Bounds that leave more than this share of the codes cost more than they save: then so many searches go without, and each time that the
-# next try is no better, twice as many up to a limit.
-_POOR, _REST, _LONGEST = 0.6, 16, 1024
-_building = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a search does, with nothing left open; the fields are those of SearchParams."""
-
-    profile: str = "exact"
-    safe_pruning: bool = True
-    approximate: bool = False
-    nprobe: int = 1
-    max_codes: int = 0
-    candidate_budget: int = 0
-    budget_strategy: str = "uniform"
-    list_ordering: str | None = None
-    rebuild_policy: str = "auto_threshold"
-    rebuild_threshold_adds: int = 10_000
-    dynamic_nprobe: bool = False
-    min_codes_per_list: int = 0
-    max_codes_cap_per_list: int = 0
-    strict_budget: bool = False
-    use_per_list_sizes: bool = True
-    debug_stats: bool = False
-
-
-# What each profile does where neither the index nor the caller says otherwise; `share` of the codes in the lists probed is its budget.
-PROFILES: dict[str, dict[str, Any]] = {
-    "exact": {},
-    "speed": {"approximate": True, "budget_strategy": "distance_weighted", "share": 0.4},
-    "approx": {"approximate": True, "budget_strategy": "distance_weighted", "dynamic_nprobe": True, "share": 0.15},
-}
-
-
-def _choice(*allowed: Any) -> Any:
-    def convert(value: Any, name: str) -> Any:
-        check(value in allowed, "{} must be one of {}, got {!r}", name, allowed, value)
-        return value
-
-    return convert
-
-
-def _count(value: Any, name: str) -> Any:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number, got {value!r}")
-    number = value.__index__()
-    check(number >= (1 if name == "nprobe" else 0), "{} must not be {}", name, number)
-    return number
-
-
-def _flag(value: Any, name: str) -> Any:
-    if value is not None and not isinstance(value, bool):
-        raise TypeError(f"{name} must be True, False or None, got {value!r}")
-    return value
-
-
-def _open(convert: Any, doc: str) -> Any:
-    """A field that may be left open."""
-    return Declared(lambda: None, convert, doc)
-
-
-class SearchParams(SearchParametersIVF):
-    """How an IVF index is searched; a field that is None is left to the profile and the index."""
-
-    profile = Declared(lambda: "exact", _choice(*PROFILES), "what the other fields are where nobody says: exact, speed or approx")
-    safe_pruning = _open(
-        _flag, "skip lists, and parts of lists, that by their radius hold nothing better; the answer is the same"
-    )
-    approximate = _open(_flag, "score no more codes than the budget")
-    nprobe = _open(_count, "lists probed for each query")
-    max_codes = _open(_count, "codes visited for each query at most, in the order of the lists (0: no limit)")
-    candidate_budget = _open(_count, "codes scored for each query (0: the profile's share of those in the lists probed)")
-    budget_strategy = _open(_choice(None, "uniform", "distance_weighted"), "lists share the budget alike, or by their distance")
-    list_ordering = _open(_choice(None, *ORDERINGS), "which entries of a list a budget is spent on: None: the nearest parts")
-    rebuild_policy = _open(_choice(None, "manual", "auto_threshold"), "when an order is made anew after entries were added")
-    rebuild_threshold_adds = _open(_count, "entries added until auto_threshold makes an order anew")
-    dynamic_nprobe = _open(_flag, "leave out far lists of little weight; distance_weighted only")
-    min_codes_per_list = _open(_count, "no list's share is smaller")
-    max_codes_cap_per_list = _open(_count, "no list's share is larger (0: no limit)")
-    strict_budget = _open(_flag, "count every code: neither whole parts nor min_codes_per_list go beyond the budget")
-    use_per_list_sizes = _open(_flag, "long lists get more")
-    debug_stats = _open(_flag, "numbers for each query too")
-
-    def _resolved(self, index: Any) -> Settings:
-        """With nothing left open, for an index."""
-        values = dict(PROFILES[self.profile])
-        share = values.pop("share", 1.0)
-        values["nprobe"], values["max_codes"] = index.nprobe, index.max_codes
-        given = {name: getattr(self, name) for name in Settings.__dataclass_fields__}
-        values.update({name: value for name, value in given.items() if value is not None})
-        s = replace(Settings(**values), nprobe=min(values["nprobe"], index.nlist))
-        check(s.nprobe > 0, "nprobe must be positive")
-        check(
-            not self.dynamic_nprobe or s.budget_strategy == "distance_weighted",
-            "dynamic_nprobe goes with budget_strategy='distance_weighted', got {!r}",
-            s.budget_strategy,
-        )
-        if s.budget_strategy != "distance_weighted":
-            s = replace(s, dynamic_nprobe=False)
-        if not s.approximate:
-            return s
-        budget = s.candidate_budget or max(1, int(share * s.nprobe * index.ntotal / max(1, index.nlist)))
-        return replace(s, candidate_budget=min(budget, s.max_codes) if s.max_codes else budget)
-
-    def _plain(self, index: Any) -> SearchParametersIVF:
-        """The parameters of the search that exact pruning gives the answer of."""
-        return self._plain_of(self._resolved(index))
-
-    def _plain_of(self, s: Settings) -> SearchParametersIVF:
-        return SearchParametersIVF(
-            sel=self.sel, nprobe=s.nprobe, max_codes=0 if s.approximate else s.max_codes, quantizer_params=self.quantizer_params
-        )
-
-
-class Kept:
-    """What searches of one index share: parts of its lists, orders of their entries. Made at first use, dropped when entries change."""
-
-    def __init__(self) -> None:
-        self.parts: tuple[Any, Parts] | None = None
-        self.ordered: dict[str, tuple[Any, Ragged, Tensor, int]] = {}
-        self.ranks: dict[str, tuple[Tensor, Ragged]] = {}
-        self.idle, self.rest = 0, _REST
-
-
-def kept_of(index: Any) -> Kept:
-    """What searches of an index share."""
-    kept: Kept | None = index.__dict__.get("_profiles")
-    if kept is None:
-        with _building:
-            kept = index.__dict__.get("_profiles")
-            if kept is None:
-                kept = index._profiles = Kept()
-    return kept
-
-
-def _stamp(index: Any) -> tuple[Any, ...]:
-    return (id(index.invlists), index._lists()._stamp(), id(index.quantizer), index.quantizer.ntotal)
-
-
-def parts_of(index: Any) -> Parts:
-    """The parts of an index's lists."""
-    kept, stamp = kept_of(index), _stamp(index)
-    held = kept.parts
-    if held is None or held[0] != stamp:
-        with _building:
-            held = kept.parts
-            if held is None or held[0] != stamp:
-                kept.parts = held = (stamp, cut(index._lists()._ragged(), index._decode_rows, index.d))
-    return held[1]
-
-
-def ordered_lists(index: Any, s: Settings) -> tuple[Ragged, Tensor]:
-    """The lists with their entries in the order asked for, and the row of the arena that each row is."""
-    kept, name, stamp = kept_of(index), s.list_ordering or "none", _stamp(index)
-    # Entries added since an order was made stand behind it; this many are too many.
-    most = float("inf") if s.rebuild_policy == "manual" else s.rebuild_threshold_adds
-    held = kept.ordered.get(name)
-    if held is None or held[0] != stamp or 0 < held[3] >= most:
-        with _building:
-            held = kept.ordered.get(name)
-            if held is None or held[0] != stamp or 0 < held[3] >= most:
-                lists = index._lists()._ragged()
-                order, added = _order(index, kept, lists, name, most)
-                kept.ordered[name] = held = (stamp, reordered(lists, order), order, added)
-    return held[1], held[2]
-
-
-def _order(index: Any, kept: Kept, lists: Ragged, name: str, most: float) -> tuple[Tensor, int]:
-    """Rows in list order, best first, those added since the last full order behind; and how many these are."""
-    rows, which = ragged.live(lists)
-    if name == "none":
-        return rows, 0
-    position, old = rows - lists.offsets[which], kept.ranks.get(name)
-    known = None if old is None else _known_before(lists, old[1], which, position)
-    key = torch.full((rows.shape[0],), float("inf"), device=rows.device)
-    added = 0 if old is None else rows.shape[0] - old[0].shape[0]
-    if old is not None and known is not None and (added == 0 or added < most):
-        key[known] = old[0]
-    else:
-        added = 0
-        for i in range(0, rows.shape[0], 1 << 16):
-            key[i : i + (1 << 16)] = _keys(index, rows[i : i + (1 << 16)], which[i : i + (1 << 16)], name)
-        kept.ranks[name] = (key, Ragged(lists.codes[:0], lists.ids[rows], lists.offsets, lists.sizes.clone()))
-    by_key = torch.argsort(key, stable=True)
-    return rows[by_key[torch.argsort(which[by_key], stable=True)]], added
-
-
-def _known_before(lists: Ragged, before: Ragged, which: Tensor, position: Tensor) -> Tensor | None:
-    """Which rows were there before, where the lists only grew since; else None."""
-    if bool((before.sizes > lists.sizes).any()):
-        return None
-    known = position < before.sizes[which]
-    same = torch.equal(lists.ids[lists.offsets[which[known]] + position[known]], before.ids)
-    return known if same else None
-
-
-def _keys(index: Any, rows: Tensor, home: Tensor, name: str) -> Tensor:
-    vectors, centers = index._decode_rows(rows, home), index._coarse()._reconstruct(home)
-    if name == "residual_norm_asc":
-        return (vectors - centers).square().sum(1)
-    return -(vectors * centers).sum(1) / centers.square().sum(1).sqrt().clamp(min=torch.finfo(torch.float32).tiny)
+# Bounds that leave more than this share of the codes cost more than they save: then so many searches go without (REST), and each time that
+# the next try is no better, twice as many up to a limit.
+_POOR, _LONGEST = 0.6, 1024
 
 
 class Profiled:
@@ -364,7 +157,7 @@ class Profiled:
         if left > _POOR * could:
             kept.idle, kept.rest = kept.rest, min(2 * kept.rest, _LONGEST)
         else:
-            kept.rest = _REST
+            kept.rest = REST
         near = coarse.gather(1, probes + begin)
         second = self._scan(x, k, chosen, near, carried(codec, parts.order, parts.home), parts.lists)
         return self._joined(x, k, keys, coarse, codec, lists, first, second)
@@ -462,4 +255,4 @@ class ProfileMethods:
         kept.ranks, kept.ordered = {}, {}
 
 
-__all__ = ["SearchParams"]
+__all__ = ["Profiled", "ProfileMethods"]
