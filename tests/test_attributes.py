@@ -157,3 +157,45 @@ def test_what_was_pickled_on_a_gpu_is_read_without_one(monkeypatch):
     monkeypatch.setenv("TSSCOMPAT_VIRTUAL_GPUS", "0")
     read = pickle.loads(data)
     assert read.getDevice() == -1 and read.search(np.zeros((1, 4), dtype=np.float32), 1)[1][0, 0] >= 0
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda f: f.IndexFlat(4), "metric_arg"),
+        (lambda f: f.IndexRefineFlat(f.IndexFlat(4)), "k_factor"),
+        (lambda f: f.ScalarQuantizer(4, f.ScalarQuantizer.QT_8bit), "rangestat_arg"),
+        (lambda f: f.LocalSearchQuantizer(4, 2, 2), "lambd"),
+        (lambda f: f.PCAMatrix(4, 2), "eigen_power"),
+        (lambda f: f.ClusteringParameters(), "early_stop_threshold"),  # a double
+    ],
+)
+def test_floats_are_read_back_in_their_own_digits(make, name):
+    ours, theirs = make(tsscompat), make(faiss)
+    assert getattr(ours, name) == getattr(theirs, name)
+    for value in (0.1, 7, -0.0, 1e-46, float("inf")):
+        setattr(ours, name, value)
+        setattr(theirs, name, value)
+        assert repr(getattr(ours, name)) == repr(getattr(theirs, name))
+
+
+def test_a_number_beyond_float32_is_refused():
+    for library in (tsscompat, faiss):
+        index = library.IndexFlat(4)
+        with pytest.raises(OverflowError):
+            index.metric_arg = 1e39
+
+
+@pytest.mark.parametrize("value", [[1], np.ones(1), np.int64(1), 1])
+def test_what_only_looks_true_is_no_bool(value):
+    for library in (tsscompat, faiss):
+        with pytest.raises(TypeError):
+            library.IndexFlat(4).verbose = value
+
+
+def test_chars_are_read_as_characters():
+    for library in (tsscompat, faiss):
+        graph = library.IndexNSGFlat(4, 4)
+        assert graph.build_type == "\x01"
+        graph.build_type = 0
+        assert graph.build_type == "\0"

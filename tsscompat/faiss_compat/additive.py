@@ -11,7 +11,7 @@ from tsscompat.algorithms import additive
 from tsscompat.algorithms.additive import Codebooks
 from tsscompat.algorithms.blocks import block_rows, squared_norms
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import boolean, child, enum, real, size_t, vector
+from tsscompat.faiss_compat.attributes import boolean, child, enum, single, size_t, vector
 from tsscompat.faiss_compat.clustering import Clustering1D
 from tsscompat.faiss_compat.flat import IndexFlat1D
 from tsscompat.faiss_compat.pointers import behind
@@ -47,8 +47,8 @@ class AdditiveQuantizer(Quantizer):
     codebook_cross_products = vector(Float32Vector, "inner products of each codebook's entries with those of all before it")
     max_mem_distances = size_t(5 << 30, "bytes that a search may take for distances")
     search_type = enum(int, ST_decompress, "one of ST_*: how codes are scored, and so what they hold")
-    norm_min = real(NAN, "least norm seen in training")
-    norm_max = real(NAN, "greatest")
+    norm_min = single(NAN, "least norm seen in training")
+    norm_max = single(NAN, "greatest")
 
     _caches = ("_kept",)
     _kept: Any

@@ -11,7 +11,7 @@ from tsscompat.algorithms.additive import join_number
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
 from tsscompat.faiss_compat.additive_flat import spread
-from tsscompat.faiss_compat.attributes import child, real, vector
+from tsscompat.faiss_compat.attributes import child, single, vector
 from tsscompat.faiss_compat.base import Index, check_keys
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.local_search import LocalSearchQuantizer
@@ -78,7 +78,7 @@ class ResidualCoarseQuantizer(AdditiveCoarseQuantizer):
     """The sums of a residual quantizer, searched by a beam or, where beam_factor is negative, exhaustively."""
 
     rq = child(ResidualQuantizer, "whose sums the centroids are")
-    beam_factor = real(4.0, "width of the beam for each centroid asked for; negative: exhaustive search")
+    beam_factor = single(4.0, "width of the beam for each centroid asked for; negative: exhaustive search")
 
     def __init__(self, d: int = 0, M: Any = 0, nbits: int | None = None, metric: int | None = None) -> None:
         """(d, M, nbits, metric), or with the sizes of the codebooks in place of M and nbits."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import operator
+import struct
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ import torch
 from tsscompat.devices import CPU, Placement, default_device, place, remembered
 
 S = TypeVar("S", bound="Stated")
+_FLOAT = struct.Struct("<f")  # packing checks the range in this form, not in that of "f"
 
 
 class Declared:
@@ -70,10 +72,38 @@ def _number(value: Any, name: str) -> float:
     return float(value)
 
 
+def rounded(value: float) -> float:
+    """A number as a C float holds it; one that is too large for that is an OverflowError, as with SWIG."""
+    held: float = _FLOAT.unpack(_FLOAT.pack(value))[0]
+    return held
+
+
+def _rounded_number(value: Any, name: str) -> float:
+    return rounded(_number(value, name))
+
+
 def _truth(value: Any, name: str) -> bool:
-    if isinstance(value, (str, bytes, float)) or value is None or type(value) is int:
+    # numpy's bool, which is called bool or bool_, is taken; a number, a list or an array is not.
+    if type(value) is not bool and type(value).__name__ not in ("bool", "bool_"):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
+
+
+class Char(str):
+    """A C char as FAISS's Python gives it: a string of one character, which here counts as its number too."""
+
+    def __index__(self) -> int:
+        return ord(self)
+
+    __int__ = __index__
+
+
+def _character(value: Any, name: str) -> Char:
+    if isinstance(value, str):
+        if len(value) != 1:
+            raise TypeError(f"{name} must be one character or a number, got {value!r}")
+        return Char(value)
+    return Char(chr(0 if value is None else _whole(0, 128)(value, name)))
 
 
 def _string(value: Any, name: str) -> str:
@@ -102,14 +132,35 @@ def int64(default: int = 0, doc: str = "") -> Any:
     return Declared(lambda: default, _whole(-(1 << 63), 1 << 63), doc)
 
 
+def short(default: int = 0, doc: str = "") -> Any:
+    """A uint16_t."""
+    return Declared(lambda: default, _whole(0, 1 << 16), doc)
+
+
+def word(default: int = 0, doc: str = "") -> Any:
+    """A uint32_t."""
+    return Declared(lambda: default, _whole(0, 1 << 32), doc)
+
+
 def real(default: float = 0.0, doc: str = "") -> Any:
-    """A float or double."""
+    """A double."""
     return Declared(lambda: default, _number, doc)
+
+
+def single(default: float = 0.0, doc: str = "") -> Any:
+    """A float: what is assigned is read back in float32's digits."""
+    held = rounded(default)
+    return Declared(lambda: held, _rounded_number, doc)
 
 
 def boolean(default: bool = False, doc: str = "") -> Any:
     """A bool; FAISS takes no 0 and 1 for it."""
     return Declared(lambda: default, _truth, doc)
+
+
+def char(default: int = 0, doc: str = "") -> Any:
+    """A char: a number or a character is taken, a character is given, as by SWIG."""
+    return Declared(lambda: Char(chr(default)), _character, doc)
 
 
 def text(default: str = "", doc: str = "") -> Any:

@@ -20,7 +20,7 @@ from tsscompat.arrays import ids as ids_in
 from tsscompat.devices import Placement
 from tsscompat.errors import FaissError, MethodError, check, expect
 from tsscompat.faiss_compat import enums
-from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer, real
+from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer, single
 from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.params import SearchParameters, search_params
 from tsscompat.faiss_compat.pointers import PointerMethods
@@ -58,7 +58,7 @@ class Index(PointerMethods, Stated):
     verbose = boolean(False, "print progress")
     is_trained = boolean(True, "whether vectors can be added")
     metric_type = enum(int, enums.METRIC_L2, "what the distance is")
-    metric_arg = real(0.0, "the p of METRIC_Lp")
+    metric_arg = single(0.0, "the p of METRIC_Lp")
 
     def __init__(self, d: int = 0, metric: int = enums.METRIC_L2) -> None:
         super().__init__()

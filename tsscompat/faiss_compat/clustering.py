@@ -14,7 +14,7 @@ from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, as_tensor, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.attributes import Stated, boolean, int64, integer, real, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, int64, integer, real, short, single, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
@@ -44,7 +44,7 @@ class ClusteringParameters(Stated):
     check_input_data_for_NaNs = boolean(True)
     use_faster_subsampling = boolean(False, "sample with SplitMix64, with repetition")
     init_method = integer(kmeans.RANDOM, "one of ClusteringInitMethod_*")
-    afkmc2_chain_length = integer(50, "steps of each Markov chain of AFK-MC2")
+    afkmc2_chain_length = short(50, "steps of each Markov chain of AFK-MC2")
     early_stop_threshold = real(0.0, "stop when the objective changes relatively by no more than this")
     use_super_kmeans = boolean(False, "IVF indexes train their coarse quantizer with SuperKMeans")
 
@@ -80,7 +80,7 @@ class ClusteringParameters(Stated):
 class ClusteringIterationStats(Stated):
     """What an iteration came to."""
 
-    obj = real(0.0, "sum of distances to the centroids")
+    obj = single(0.0, "sum of distances to the centroids")
     time = real(0.0, "seconds since training began")
     time_search = real(0.0, "seconds of it spent on assignment")
     imbalance_factor = real(0.0, "1 when all clusters are of one size")
@@ -265,7 +265,7 @@ class ClusteringInitialization(Stated):
     k = size_t(0)
     method = integer(kmeans.RANDOM, "one of ClusteringInitMethod_*")
     seed = int64(1234, "negative: the clock")
-    afkmc2_chain_length = integer(50, "steps of each Markov chain of AFK-MC2")
+    afkmc2_chain_length = short(50, "steps of each Markov chain of AFK-MC2")
 
     def __init__(self, d: int, k: int) -> None:
         super().__init__()

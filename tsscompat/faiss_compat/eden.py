@@ -11,7 +11,7 @@ from tsscompat.algorithms import decoded, eden
 from tsscompat.algorithms.estimated import Estimated
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import Stated, child, enum, real, vector
+from tsscompat.faiss_compat.attributes import Stated, child, enum, single, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.computers import EstimatedComputer
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
@@ -28,8 +28,8 @@ EDENScaleType_UNBIASED, EDENScaleType_BIASED = eden.UNBIASED, eden.BIASED
 class EDENCodeFactors(Stated):
     """The two numbers behind a code."""
 
-    l2_norm_term = real(0.0, "a square for distances")
-    scale = real(0.0, "of the decoded direction")
+    l2_norm_term = single(0.0, "a square for distances")
+    scale = single(0.0, "of the decoded direction")
 
 
 class EDENFlatCodesDistanceComputer(EstimatedComputer):

@@ -15,7 +15,7 @@ from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.devices import CPU, Placement
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
-from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, integer, real, vector
+from tsscompat.faiss_compat.attributes import Stated, anything, boolean, child, integer, single, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import allowed_rows
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
@@ -48,7 +48,7 @@ class HNSW(Stated):
     efConstruction = integer(40, "candidates while building")
     efSearch = integer(16, "candidates while searching")
     check_relative_distance = boolean(True, "stop when enough better nodes were found")
-    prune_headroom = real(0.2, "the share of its places that a list leaves free when it is chosen anew")
+    prune_headroom = single(0.2, "the share of its places that a list leaves free when it is chosen anew")
     search_bounded_queue = boolean(True, "keep no more candidates than efSearch")
     is_panorama = boolean(False)
     is_similarity = boolean(False, "whether larger is better; follows the index's metric, is not in files")
@@ -222,6 +222,7 @@ class Layered(Stated):
     init_level0 = boolean(True, "link the bottom level when adding")
     keep_max_size_level0 = boolean(False, "fill bottom lists up with what was passed over")
     retain_locks = boolean(False)
+    use_visited_hashset = anything(None, "accepted, as that of `hnsw`")
 
     def _scale(self) -> tuple[int, float]:
         """The metric that nodes are compared by, and its argument."""

@@ -12,7 +12,7 @@ from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.arrays import rows
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.attributes import boolean, child, enum, integer, real, vector
+from tsscompat.faiss_compat.attributes import boolean, child, enum, integer, single, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.enums import METRIC_L2
@@ -117,7 +117,7 @@ class IndexIVFSpectralHash(IndexIVF):
     vt = child(None, "the transform, to nbit dimensions")
     own_fields = boolean(False, "the transform is ours; ownership is Python's")
     nbit = integer(0, "bits of a vector")
-    period = real(0.0, "length of a wave")
+    period = single(0.0, "length of a wave")
     threshold_type = enum(int, Thresh_global, "where waves begin: one of Thresh_*")
     trained = vector(Float32Vector, "where they begin in each list, nlist * nbit numbers, unless at 0")
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import Declared, Stated, boolean, child, size_t
+from tsscompat.faiss_compat.attributes import Stated, boolean, char, child, size_t
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
@@ -17,33 +17,12 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.super_clustering import SuperKMeans, SuperKMeansParameters
 
 
-class Char(str):
-    """A C char as FAISS's Python gives it: a string of one character, which here counts as its number too."""
-
-    def __index__(self) -> int:
-        return ord(self)
-
-    __int__ = __index__
-
-
-def _character(value: Any, name: str) -> Char:
-    if isinstance(value, str):
-        if len(value) != 1:
-            raise TypeError(f"{name} must be one character or a number, got {value!r}")
-        return Char(value)
-    if isinstance(value, float):
-        raise TypeError(f"{name} must be one character or a number, got {value!r}")
-    return Char(chr(int(value)))
-
-
 class Level1Quantizer(Stated):
     """The coarse quantizer: what maps vectors to lists."""
 
     quantizer = child(None, "the index of the lists' centroids")
     nlist = size_t(0, "number of lists")
-    quantizer_trains_alone = Declared(
-        lambda: Char("\0"), _character, "0: k-means with the quantizer; 1: it trains itself; 2: k-means, then add"
-    )
+    quantizer_trains_alone = char(0, "0: k-means with the quantizer; 1: it trains itself; 2: k-means, then add")
     own_fields = boolean(False)
     cp = child(ClusteringParameters, "of the k-means")
     clustering_index = child(None, "the index that k-means assigns with")

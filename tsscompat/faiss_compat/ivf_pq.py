@@ -13,7 +13,7 @@ from tsscompat.algorithms.ragged import Ragged
 from tsscompat.algorithms.streamed import blocks
 from tsscompat.devices import pinned
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import boolean, child, integer, real, size_t, vector
+from tsscompat.faiss_compat.attributes import boolean, child, integer, single, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF, unchanged
@@ -267,7 +267,7 @@ class IndexIVFPQR(IndexIVFPQ):
 
     refine_pq = child(ProductQuantizer, "makes the second codes")
     refine_codes = vector(UInt8Vector, "the second code of each id")
-    k_factor = real(1.0, "candidates for each result")
+    k_factor = single(1.0, "candidates for each result")
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import lattice
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, real, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, single, size_t, vector
 from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.enums import METRIC_L2
 from tsscompat.faiss_compat.pointers import behind
@@ -21,7 +21,7 @@ from tsscompat.kernels.lattice import decode_points, encode_points, nearest_poin
 class Repeat(Stated):
     """A value and how often it occurs."""
 
-    val = real(0.0)
+    val = single(0.0)
     n = integer(0)
 
 

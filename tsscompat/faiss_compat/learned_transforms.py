@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import linear
 from tsscompat.errors import check
-from tsscompat.faiss_compat.attributes import boolean, child, integer, real, size_t, vector
+from tsscompat.faiss_compat.attributes import boolean, child, integer, single, size_t, vector
 from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.transforms import LinearTransform, VectorTransform
 from tsscompat.faiss_compat.vectors import Float32Vector, Float64Vector
@@ -16,8 +16,8 @@ from tsscompat.faiss_compat.vectors import Float32Vector, Float64Vector
 class PCAMatrix(LinearTransform):
     """The principal axes of the data, perhaps whitened, balanced or rotated."""
 
-    eigen_power = real(0.0, "axes are scaled by their eigenvalue to this power (-0.5: whitening)")
-    epsilon = real(0.0, "added to the eigenvalues before")
+    eigen_power = single(0.0, "axes are scaled by their eigenvalue to this power (-0.5: whitening)")
+    epsilon = single(0.0, "added to the eigenvalues before")
     random_rotation = boolean(False)
     max_points_per_d = size_t(1000)
     balanced_bins = integer(0, "groups of axes with much the same variance")

@@ -15,7 +15,7 @@ from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.errors import check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, real, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, single, size_t, vector
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.kernels.icm import icm
@@ -29,8 +29,8 @@ class LocalSearchQuantizer(AdditiveQuantizer):
     encode_ils_iters = size_t(16, "local searches in encoding")
     train_ils_iters = size_t(8, "local searches in training")
     icm_iters = size_t(4, "rounds over a code's numbers in a local search")
-    p = real(0.5, "power with which the noise dies down")
-    lambd = real(1e-2, "regularises the least squares of the codebooks")
+    p = single(0.5, "power with which the noise dies down")
+    lambd = single(1e-2, "regularises the least squares of the codebooks")
     chunk_size = size_t(10000, "vectors encoded at a time")
     random_seed = integer(0x12345)
     nperts = size_t(4, "numbers of a code that are replaced before a local search")

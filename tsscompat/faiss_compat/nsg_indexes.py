@@ -11,7 +11,7 @@ from tsscompat.arrays import Array, matrix, rows
 from tsscompat.devices import CPU
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
-from tsscompat.faiss_compat.attributes import boolean, child, integer
+from tsscompat.faiss_compat.attributes import boolean, char, child, integer
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.flat import IndexFlat
 from tsscompat.faiss_compat.nsg import NSG, NNDescent
@@ -28,7 +28,7 @@ class IndexNSG(StoredGraph):
     nsg = child(NSG, "the graph")
     is_built = boolean(False)
     GK = integer(64, "neighbours of a node in the table that the graph is built from")
-    build_type = integer(0, "how that table is made: 0 by search, 1 by NN-descent")
+    build_type = char(0, "how that table is made: 0 by search, 1 by NN-descent")
     nndescent_S = integer(10)
     nndescent_R = integer(100)
     nndescent_L = integer(114)
@@ -79,10 +79,11 @@ class IndexNSG(StoredGraph):
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         self._need_storage()
         check(not self.is_built and self.ntotal == 0, "NSG does not support incremental addition")
-        check(self.build_type in (0, 1), "build_type should be 0 or 1, got {}", self.build_type)
+        by = int(self.build_type)
+        check(by in (0, 1), "build_type should be 0 or 1, got {}", by)
         self.storage._add(x, None)
         try:
-            near = self._searched(x) if self.build_type == 0 else self._descended()
+            near = self._searched(x) if by == 0 else self._descended()
             self._check_table(near)
             self._spread(near)
         except BaseException:

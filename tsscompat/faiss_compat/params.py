@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tsscompat.faiss_compat.attributes import Stated, boolean, byte, child, integer, real, size_t
+from tsscompat.faiss_compat.attributes import Stated, boolean, byte, child, integer, single, size_t
 
 
 class SearchParameters(Stated):
@@ -48,7 +48,7 @@ class IVFPQSearchParameters(SearchParametersIVF):
 class IVFSQTurboQSearchParameters(SearchParametersIVF):
     """Parameters of a search in TurboQuant codes."""
 
-    qb = integer(0, "bits that a query is rounded to for products with codes of one bit (0: none)")
+    qb = byte(0, "bits that a query is rounded to for products with codes of one bit (0: none)")
     int_qjl = boolean(False, "its projection is rounded as well")
 
 
@@ -90,14 +90,14 @@ class SearchParametersPreTransform(SearchParameters):
 class IndexRefineSearchParameters(SearchParameters):
     """Parameters of a search with a second pass."""
 
-    k_factor = real(1.0, "candidates for each result")
+    k_factor = single(1.0, "candidates for each result")
     base_index_params = child(None, "parameters of the first pass")
 
 
 class SearchParametersResidualCoarseQuantizer(SearchParameters):
     """Parameters of a search in a residual coarse quantizer."""
 
-    beam_factor = real(4.0, "beam size for each result (negative: exact)")
+    beam_factor = single(4.0, "beam size for each result (negative: exact)")
 
 
 def search_params(params: SearchParameters | None) -> SearchParameters | None:

@@ -12,7 +12,7 @@ from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, Batch, as_tensor, rows
 from tsscompat.errors import check, expect
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, real, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, child, enum, single, size_t, vector
 from tsscompat.faiss_compat.clustering import Clustering, ClusteringParameters
 from tsscompat.faiss_compat.computers import CodecDistanceComputer
 from tsscompat.faiss_compat.flat import IndexFlatL2
@@ -275,7 +275,7 @@ class ScalarQuantizer(Quantizer):
 
     qtype = enum(int, 0, "one of QT_*")
     rangestat = enum(int, 0, "one of RS_*: how the range is chosen")
-    rangestat_arg = real(0.0)
+    rangestat_arg = single(0.0)
     bits = size_t(0, "bits of a number")
     trained = vector(Float32Vector, "what training learned")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tsscompat.algorithms import rabitq, rows
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.errors import FaissError, check
-from tsscompat.faiss_compat.attributes import Stated, boolean, byte, child, enum, real, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, byte, child, enum, single, size_t, vector
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer
@@ -32,8 +32,8 @@ from tsscompat.kernels.rabitq import Coder, estimates
 class ExtraBitsFactors(Stated):
     """The two numbers behind the further bits of a code."""
 
-    f_add_ex = real(0.0)
-    f_rescale_ex = real(0.0)
+    f_add_ex = single(0.0)
+    f_rescale_ex = single(0.0)
 
 
 def round_clamped_to_uint8(x: float, max_code: int) -> int:

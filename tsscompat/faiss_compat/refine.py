@@ -10,7 +10,7 @@ from torch import Tensor
 from tsscompat.arrays import Array, rows
 from tsscompat.errors import check
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.attributes import boolean, child, real
+from tsscompat.faiss_compat.attributes import boolean, child, single
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import best_of_named, held_labels, subset_distances
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
@@ -29,7 +29,7 @@ class IndexRefine(Index):
     refine_index = child(None, "exact: decides")
     own_fields = boolean(False)
     own_refine_index = boolean(False)
-    k_factor = real(1.0, "candidates for each result")
+    k_factor = single(1.0, "candidates for each result")
 
     def __init__(self, base_index: Index | None = None, refine_index: Index | None = None) -> None:
         super().__init__(0 if base_index is None else base_index.d, METRIC_L2 if base_index is None else base_index.metric_type)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tsscompat.faiss_compat.attributes import Stated, real, size_t
+from tsscompat.faiss_compat.attributes import Stated, real, single, size_t
 
 
 class Stats(Stated):
@@ -116,7 +116,7 @@ class PanoramaStats(Stats):
 
     total_dims_scanned = size_t(0)
     total_dims = size_t(0)
-    ratio_dims_scanned = real(1.0, "the first over the second")
+    ratio_dims_scanned = single(1.0, "the first over the second")
 
     def reset(self) -> None:
         """Set the counters to zero, and their ratio to 1."""

@@ -15,7 +15,7 @@ from tsscompat.algorithms import super_kmeans
 from tsscompat.algorithms.blocks import finite
 from tsscompat.arrays import Array, as_tensor, rows
 from tsscompat.errors import check, expect
-from tsscompat.faiss_compat.attributes import Stated, anything, child, integer, real, vector
+from tsscompat.faiss_compat.attributes import Stated, anything, child, integer, single, vector
 from tsscompat.faiss_compat.clustering import ClusteringIterationStats, ClusteringIterationStatsVector, ClusteringParameters
 from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.kmeans import Kmeans
@@ -30,12 +30,12 @@ _LOW_PRUNING = 0.85
 class SuperKMeansParameters(ClusteringParameters):
     """How to cluster; of the parameters of k-means, niter, seed, spherical, the sampling, the check of the input and verbose count."""
 
-    d_prime_fraction = real(0.125, "share of the dimensions that are compared first, to begin with")
+    d_prime_fraction = single(0.125, "share of the dimensions that are compared first, to begin with")
     pdx_block_size = integer(64, "dimensions between two later checks")
-    ad_epsilon_factor = real(1.0, "times 1 / d: the probability that a check drops what it should not")
-    pruning_target_low = real(0.95, "with a smaller share of pairs ruled out, more dimensions are compared first")
-    pruning_target_high = real(0.97, "with a larger one, fewer")
-    d_prime_adjust = real(0.20, "by how much, relatively")
+    ad_epsilon_factor = single(1.0, "times 1 / d: the probability that a check drops what it should not")
+    pruning_target_low = single(0.95, "with a smaller share of pairs ruled out, more dimensions are compared first")
+    pruning_target_high = single(0.97, "with a larger one, fewer")
+    d_prime_adjust = single(0.20, "by how much, relatively")
     d_prime_min = integer(16, "the fewest dimensions compared first")
     x_batch = integer(4096, "points of a tile")
     y_batch = integer(1024, "centroids of a tile")

@@ -12,7 +12,7 @@ from tsscompat.algorithms import linear
 from tsscompat.arrays import Array, from_numpy, rows
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.addresses import Pointer
-from tsscompat.faiss_compat.attributes import Stated, boolean, integer, real, size_t, vector
+from tsscompat.faiss_compat.attributes import Stated, boolean, integer, single, vector, word
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector, Int32Vector
 
@@ -141,7 +141,7 @@ class RandomRotationMatrix(LinearTransform):
 class HadamardRotation(VectorTransform):
     """Three rounds of sign flips and Walsh-Hadamard transforms; the dimension grows to a power of 2."""
 
-    seed = size_t(0)
+    seed = word(0)
     signs1 = vector(Float32Vector)
     signs2 = vector(Float32Vector)
     signs3 = vector(Float32Vector)
@@ -210,7 +210,7 @@ class RemapDimensionsTransform(VectorTransform):
 class NormalizationTransform(VectorTransform):
     """Vectors of norm 1."""
 
-    norm = real(2.0)
+    norm = single(2.0)
 
     def __init__(self, d: int = -1, norm: float = 2.0) -> None:
         super().__init__(d, d)
