@@ -12,6 +12,7 @@ from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.numba import screen
 from tsscompat.kernels.numba.flat import SCREENED, finish_heaps, fold_tile, start_heaps
 from tsscompat.kernels.numba.jit import jit
+from tsscompat.kernels.numba.screen_codes import wins
 from tsscompat.kernels.threads import run_blocks
 
 F = np.float32
@@ -117,7 +118,7 @@ def knn_decoded(
     ip, mask, nq = is_similarity(metric), _EMPTY if allowed is None else allowed.contiguous().numpy(), x.shape[0]
     costs, labels = np.empty((nq, k), F), np.empty((nq, k), np.int64)
     start_heaps(costs, labels, ip)
-    done = _screened(x, codes, decode, ip, mask, costs, labels) if nq >= SCREENED and screen.wins() else 0
+    done = _screened(x, codes, decode, ip, mask, costs, labels) if nq >= SCREENED and wins() else 0
     if done < codes.shape[0]:
         _fold_products(x, codes, decode, ip, mask, costs, labels, done)
     run_blocks(lambda a, b: finish_heaps(costs, labels, ip, a, b), nq, max(1, 4096 // k))

@@ -19,6 +19,7 @@ from tsscompat.kernels.numba.ivf_heap import WORST, finish, sift, start_heap
 from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.numba.lanes import best_four, grouped
 from tsscompat.kernels.numba.metrics import dot, squared_l2
+from tsscompat.kernels.numba.screen_codes import wins
 from tsscompat.kernels.numba.select import select
 from tsscompat.kernels.threads import max_threads, run_blocks
 
@@ -242,7 +243,7 @@ def knn(
         return _few(x, y, k, ip, mask)
     costs, labels = np.empty((nq, k), dtype=np.float32), np.empty((nq, k), dtype=np.int64)
     start_heaps(costs, labels, ip)
-    done = screen.knn(x, y, ip, mask, costs, labels) if nq >= SCREENED and nb >= screen.ROWS and screen.wins() else 0
+    done = screen.knn(x, y, ip, mask, costs, labels) if nq >= SCREENED and nb >= screen.ROWS and wins() else 0
     if done < nb:
         _fold_products(x, y, ip, mask, costs, labels, norms, done)
     if nq < _EXACT_BELOW:
@@ -300,7 +301,7 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
         given = x.numpy(), table, ip, costs, labels
         run_blocks(lambda s, e: _closest_narrow(*given, s, e), n, max(4, (1 << 20) // max(1, y.numel())))
         return torch.from_numpy(costs), torch.from_numpy(labels)
-    done = screen.nearest(x, y, ip, costs, labels) if min(n, k) >= SCREENED and screen.wins() else 0
+    done = screen.nearest(x, y, ip, costs, labels) if min(n, k) >= SCREENED and wins() else 0
     transposed = y.t()
     step = max(16, (1 << 21) // k)
     buffer = torch.empty(min(step, n) * k)

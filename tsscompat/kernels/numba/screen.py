@@ -10,8 +10,6 @@ others, nearly all, never are. Where the bound does not hold or closes too seldo
 
 from __future__ import annotations
 
-import functools
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -23,15 +21,13 @@ from tsscompat.kernels.numba.addressed import address, minus_dot_at, prefetch_at
 from tsscompat.kernels.numba.ivf_heap import WORST, sift
 from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.numba.lanes import greatest, lowest, over, peaks
-from tsscompat.kernels.numba.rounding import LANES, extent, rounded
+from tsscompat.kernels.numba.screen_codes import Codes, quantize
 from tsscompat.kernels.threads import max_threads, run_blocks
 
 F = np.float32
 # What a float32 distance and the test against the bound may be off by, relative to the squared norms: 64 partial sums of 64 terms each
 # come to that, 128 terms to a thirtieth. What 8 bits leave over is a thousand times as much, so it costs nothing to be generous.
 _ROUNDING = F(4e-6)
-# Magnitudes between which no square over- or underflows, also in units of another vector's scale.
-_TINY, _HUGE = F(1e-9), F(1e9)
 # With few dimensions nothing is gained, and torch's integer product of one (torch 2.13) is wrong.
 _LEAST = 16
 # From so many results on it pays to guess what they will cost.
@@ -40,55 +36,6 @@ _GUESSED = 32
 _QUERIES, ROWS = 256, 1024
 # Bytes of the table's codes that are made at a time.
 _CHUNK = 1 << 21
-
-
-@dataclass
-class Codes:
-    """Vectors as 8-bit integers: x = scale * codes + a remainder no longer than `error`; |x| = `norm`."""
-
-    codes: Tensor
-    scale: np.ndarray
-    error: np.ndarray
-    norm: np.ndarray
-    sound: bool
-
-
-@jit
-def _quantize(x, codes, scale, error, norm, start, stop):
-    """Whether all rows from start to stop are of magnitudes that the bound holds for."""
-    d, sound, found = x.shape[1], True, np.empty(2, np.float32)
-    whole = d - d % LANES
-    for i in range(start, stop):
-        row, out = x[i], codes[i]
-        extent(address(x) + 4 * d * i, whole, address(found))
-        for j in range(whole, d):
-            found[1] += row[j] * row[j]
-            found[0] = max(found[0], abs(row[j]))
-        top, total = found[0], found[1]
-        # Neither NaN nor infinity passes: the sum has them where the maximum has not.
-        sound &= (top == 0 and total == 0) or (_TINY < top and total < _HUGE * _HUGE)
-        step = top / F(127) if _TINY < top < _HUGE else F(1)
-        factor = F(1) / step
-        rest = rounded(address(x) + 4 * d * i, whole, factor, step, address(codes) + d * i)
-        for j in range(whole, d):
-            number = np.rint(row[j] * factor)
-            out[j] = np.int8(number)
-            gap = row[j] - step * number
-            rest += gap * gap
-        norm[i] = np.sqrt(total)
-        scale[i] = step
-        error[i] = np.sqrt(rest) * F(1.001) + norm[i] * F(1e-5)
-    return sound
-
-
-def quantize(x: Tensor) -> Codes:
-    """The codes of the rows of x."""
-    n, d = x.shape
-    rows, codes, sound = x.numpy(), torch.empty(n, d, dtype=torch.int8), []
-    scale, error, norm = (np.empty(n, dtype=np.float32) for _ in range(3))
-    out = codes.numpy()
-    run_blocks(lambda a, b: sound.append(_quantize(rows, out, scale, error, norm, a, b)), n, max(1, (1 << 16) // max(1, d)))
-    return Codes(codes, scale, error, norm, all(sound))
 
 
 @inline
@@ -185,38 +132,6 @@ def closest(products, ip, x, x_scales, x_errors, x_norms, y, scale, error, norm,
         labels[q] = at
         costs[q] = -best if ip else best
     return scored
-
-
-def _wins() -> bool:
-    if not hasattr(torch, "_int_mm"):
-        return False
-    try:
-        a, b = torch.randint(-127, 128, (512, 128), dtype=torch.int8), torch.randint(-127, 128, (1024, 128), dtype=torch.int8)
-        # The largest sums: arithmetic that saturates on the way would show.
-        a[:8], b[:8], b[8:16] = 127, 127, -127
-        wide, table = a.float(), b.float()
-        if not torch.equal(torch._int_mm(a, b.t()).float(), wide @ table.t()):
-            return False
-        times = []
-        for call in (lambda: torch._int_mm(a, b.t()), lambda: torch.mm(wide, table.t())):
-            best = float("inf")
-            for _ in range(8):
-                begun = time.perf_counter()
-                call()
-                best = min(best, time.perf_counter() - begun)
-            times.append(best)
-        return times[0] * 1.5 < times[1]
-    except RuntimeError:
-        return False
-
-
-@functools.cache
-def wins() -> bool:
-    """Whether integer products are exact here, and faster than float32's by enough to pay for the rest; measured once, in 20 ms."""
-    answers: list[bool] = []
-    # On one thread: several on a busy machine wait for each other far longer than they work, whichever the numbers.
-    run_blocks(lambda start, stop: answers.append(_wins()) if start == 0 else None, max_threads(), single=True)
-    return answers[0]
 
 
 @dataclass
