@@ -9,7 +9,7 @@ from tsscompat.kernels.triton.codes import cost_of_rows, ordered_cost, rows_of_c
 
 
 @triton.jit
-def _entries(offsets, sizes, limits, keys, pair, LIMITED: tl.constexpr):
+def entries_of(offsets, sizes, limits, keys, pair, LIMITED: tl.constexpr):
     """List, first row and number of entries that count, of a probe."""
     key = tl.load(keys + pair)
     known = tl.maximum(key, 0)
@@ -31,7 +31,7 @@ def least_few(
     pair = tl.program_id(0).to(tl.int64)
     share = tl.program_id(1)
     shares = tl.num_programs(1)
-    list_no, offset, entries = _entries(offsets, sizes, limits, keys, pair, LIMITED)
+    list_no, offset, entries = entries_of(offsets, sizes, limits, keys, pair, LIMITED)
     scored = tl.zeros([N], tl.int64)
     for chunk in range(share, n_chunks, shares):
         least = tl.full([], float("inf"), tl.float32)
@@ -51,7 +51,7 @@ def least_few(
 
 
 @triton.jit
-def _tile_of_probes(order, starts, ends, list_no, tile, BQ: tl.constexpr):
+def tile_of_probes(order, starts, ends, list_no, tile, BQ: tl.constexpr):
     """The probes of a list that are a tile's, and which of the tile's places have one."""
     begin = tl.load(starts + list_no)
     end = tl.load(starts + list_no + 1)
@@ -75,7 +75,7 @@ def least_shared(
         return
     share = tl.program_id(1)
     shares = tl.num_programs(1)
-    pair, real = _tile_of_probes(order, starts, ends, list_no, tile, BQ)
+    pair, real = tile_of_probes(order, starts, ends, list_no, tile, BQ)
     offset = tl.load(offsets + list_no)
     entries = tl.load(sizes + list_no)
     limit = tl.full([BQ], 0, tl.int64) + entries
@@ -114,7 +114,7 @@ def chunk_scores(
     column = tl.program_id(1)
     number = tl.load(chosen + q * width + column)
     pair = q * nprobe + tl.maximum(number, 0) // n_chunks
-    list_no, offset, entries = _entries(offsets, sizes, limits, keys, pair, LIMITED)
+    list_no, offset, entries = entries_of(offsets, sizes, limits, keys, pair, LIMITED)
     entries = tl.where(number >= 0, entries, 0)
     place, rows, there = rows_of_chunk(allowed, offset, entries, tl.maximum(number, 0) % n_chunks, MASKED, N)
     cost = cost_of_rows(

@@ -21,7 +21,7 @@ from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two, within_
 from tsscompat.kernels.triton.list_kernels import chunk_scores, least_few, least_shared
 from tsscompat.kernels.triton.select import best, pick
 
-_CHUNK = 64
+CHUNK = 64
 # Chunks taken beyond k, against rounding.
 _SPARE = 8
 # Programs that fill a large GPU several times over.
@@ -49,7 +49,7 @@ class Scan:
         self.allowed = None if allowed is None else allowed.view(torch.uint8)
         self.limits = None if limits is None else limits.to(torch.int64).contiguous()
         self.nq, self.nprobe = keys.shape
-        self.n_chunks = blocks_of(widest(lists), _CHUNK)
+        self.n_chunks = blocks_of(widest(lists), CHUNK)
         self.counts = torch.zeros(3, dtype=torch.int64, device=keys.device)
 
     def _where(self) -> tuple[Tensor, ...]:
@@ -61,6 +61,10 @@ class Scan:
 
     def _allowed(self) -> Tensor:
         return self.keys if self.allowed is None else self.allowed
+
+    def together(self) -> bool:
+        """Whether queries that probe the same list are scored at once."""
+        return self.codes.multiplied and shared(self.keys, self.lists)
 
     def least(self, shared: bool) -> Tensor:
         """The least cost in each chunk of each probe: (nq, nprobe * n_chunks)."""
@@ -84,7 +88,7 @@ class Scan:
                 **self.codes.constants(),
                 PER_PAIR=self.codes.per_pair,
                 **self._masks(),
-                N=_CHUNK,
+                N=CHUNK,
                 BD=self.codes.width(),
             )
         return out
@@ -116,7 +120,7 @@ class Scan:
                 **self.codes.constants(),
                 **self._masks(),
                 BQ=bq,
-                N=_CHUNK,
+                N=CHUNK,
                 BD=power_of_two(self.codes.d, 16, 32),
             )
         return out
@@ -124,8 +128,8 @@ class Scan:
     def scores(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Scores and labels of the entries in chosen chunks (nq, width)."""
         nq, width = chosen.shape
-        values = torch.empty(nq, width * _CHUNK, device=chosen.device)
-        labels = torch.empty(nq, width * _CHUNK, dtype=torch.int64, device=chosen.device)
+        values = torch.empty(nq, width * CHUNK, device=chosen.device)
+        labels = torch.empty(nq, width * CHUNK, dtype=torch.int64, device=chosen.device)
         with on(values):
             chunk_scores[(nq, width)](
                 *self.codes.tensors(),
@@ -144,14 +148,14 @@ class Scan:
                 PER_PAIR=self.codes.per_pair,
                 **self._masks(),
                 PAIRS=self.pairs,
-                N=_CHUNK,
+                N=CHUNK,
                 BD=self.codes.width(),
             )
         return values, labels
 
     def top(self, k: int) -> Top:
         """The best k entries of each query; counts of lists, entries and results stay on the device."""
-        least = self.least(self.codes.multiplied and shared(self.keys, self.lists))
+        least = self.least(self.together())
         chosen = pick(least, None, min(k + _SPARE, least.shape[1]))
         found = best(*self.scores(chosen), k, self.codes.largest, True, counts=self.counts)
         return *found, self.counts
@@ -169,24 +173,26 @@ class Scan:
         return inside.sum(1), values[inside], labels[inside]
 
 
-def _blocks(codes: Codes, lists: Ragged, keys: Tensor, options: Options, taken: int, budget: int) -> Iterator[tuple[int, Scan]]:
+def _blocks(
+    scan: type[Scan], codes: Codes, lists: Ragged, keys: Tensor, options: Options, taken: int, budget: int
+) -> Iterator[Scan]:
     """The search in blocks of queries whose tables fit a budget of numbers; `taken` chunks are scored for each query."""
     nq, nprobe = keys.shape
-    n_chunks = blocks_of(widest(lists), _CHUNK)
+    n_chunks = blocks_of(widest(lists), CHUNK)
     allowed, limits, pairs = options
     if nq and nprobe and n_chunks:
         columns = nprobe * n_chunks
-        step = max(1, min(nq, budget // (columns + 3 * _CHUNK * min(taken, columns))))
+        step = max(1, min(nq, budget // (columns + 3 * CHUNK * min(taken, columns))))
         for i in range(0, nq, step):
             some = None if limits is None else limits[i : i + step]
-            yield i, Scan(codes.part(i, min(nq, i + step), nprobe), lists, keys[i : i + step], allowed, some, pairs)
+            yield scan(codes.part(i, min(nq, i + step), nprobe), lists, keys[i : i + step], allowed, some, pairs)
 
 
-def top(codes: Codes, lists: Ragged, keys: Tensor, k: int, options: Options) -> Top:
+def top(codes: Codes, lists: Ragged, keys: Tensor, k: int, options: Options, scan: type[Scan] = Scan) -> Top:
     """The best k entries of each query."""
 
     def call(budget: int) -> Top:
-        parts = [scan.top(k) for _, scan in _blocks(codes, lists, keys, options, k + _SPARE, budget)]
+        parts = [some.top(k) for some in _blocks(scan, codes, lists, keys, options, k + _SPARE, budget)]
         if not parts:
             return *padded(keys.shape[0], k, codes.largest, keys.device), torch.zeros(3, dtype=torch.int64, device=keys.device)
         if len(parts) == 1:
@@ -196,15 +202,15 @@ def top(codes: Codes, lists: Ragged, keys: Tensor, k: int, options: Options) -> 
     return within_memory(call)
 
 
-def within(codes: Codes, lists: Ragged, keys: Tensor, radius: float, options: Options) -> Range:
+def within(codes: Codes, lists: Ragged, keys: Tensor, radius: float, options: Options, scan: type[Scan] = Scan) -> Range:
     """All entries within a radius, in the order of the scan."""
 
     def call(budget: int) -> Range:
         hits, values, labels, counts = [keys.new_zeros(1)], [torch.empty(0, device=keys.device)], [keys.new_empty(0)], [0, 0]
-        for _, scan in _blocks(codes, lists, keys, options, 1 << 12, budget):
-            for into, part in zip((hits, values, labels), scan.within(radius)):
+        for some in _blocks(scan, codes, lists, keys, options, 1 << 12, budget):
+            for into, part in zip((hits, values, labels), some.within(radius)):
                 into.append(part)
-            visited, scored, _ = scan.counts.tolist()
+            visited, scored, _ = some.counts.tolist()
             counts = [counts[0] + visited, counts[1] + scored]
         if len(hits) == 1:
             hits.append(keys.new_zeros(keys.shape[0]))
