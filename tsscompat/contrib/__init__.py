@@ -1,6 +1,7 @@
-"""FAISS's contrib modules, under the name that FAISS's users look for: `import tsscompat.contrib.torch_utils`.
+"""FAISS's contrib modules, under the name that FAISS's users look for: `import tsscompat.contrib.datasets`.
 
-They live in tsscompat/faiss_compat/contrib; here each of them is imported, so that it is one module under two names.
+They live in tsscompat/faiss_compat/contrib; here each of them is imported, so that it is one module under two names. Only `torch_utils`,
+whose import changes how indexes behave, lives here, and is imported by nobody but who asks for it.
 """
 
 import importlib

@@ -130,7 +130,7 @@ class BigBatchSearcher:
         queries = self.query_ids[self.bucket_lims[l] : self.bucket_lims[l + 1]]
         x = self.xq[queries]
         if self.by_residual:
-            x = x - self.index.quantizer.reconstruct(l)
+            x = x - self.index.quantizer.reconstruct(l, np.empty(self.index.d, dtype="float32"))
         ids, codes = get_invlist(self.index.invlists, l)
         rows = codes.ravel() if self.decode_func is None else self.decode_func(codes)
         if self.use_float16:
