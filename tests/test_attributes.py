@@ -13,6 +13,7 @@ import torch
 import tsscompat
 from tsscompat.faiss_compat.attributes import Stated, boolean, child, integer, real, size_t, text, vector
 from tsscompat.faiss_compat.vectors import Float32Vector
+from tsscompat.kernels.singles import times
 
 
 class Inner(Stated):
@@ -199,3 +200,11 @@ def test_chars_are_read_as_characters():
         assert graph.build_type == "\x01"
         graph.build_type = 0
         assert graph.build_type == "\0"
+
+
+def test_products_are_those_of_floats():
+    from_numpy = [
+        (n, f, int(np.float32(n) * np.float32(f))) for n in (1, 3, 7, 10, 30, 100, 300) for f in (1.1, 1.2, 1.3, 2.3, 0.02)
+    ]
+    assert [(n, f, times(n, f)) for n, f, _ in from_numpy] == from_numpy
+    assert any(int(n * float(np.float32(f))) != wanted for n, f, wanted in from_numpy)  # doubles would not do

@@ -215,3 +215,21 @@ def test_what_is_no_file_and_no_bytes_is_refused_as_by_faiss(faiss):
             faiss.write_index(index, file)
     with pytest.raises(TypeError):
         faiss.read_index(3)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda f: f.serialize_index(f.LinearTransform(2, 2)),
+        lambda f: f.serialize_index_binary(f.IndexFlat(2)),
+        lambda f: f.write_ProductQuantizer(f.ScalarQuantizer(4, 0), "/nowhere/x"),
+        lambda f: f.write_VectorTransform(f.IndexFlat(2), "/nowhere/x"),
+        lambda f: f.clone_index(f.IndexBinaryFlat(8)),
+        lambda f: f.clone_binary_index(f.IndexFlat(2)),
+        lambda f: f.clone_Quantizer(f.IndexFlat(2)),
+        lambda f: f.cast_integer_to_float_ptr(1.5),
+    ],
+)
+def test_another_kind_of_thing_is_a_type_error(call, faiss):
+    with pytest.raises(TypeError):
+        call(faiss)

@@ -12,6 +12,8 @@ ArgumentError (ValueError, AssertionError)
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FaissError(RuntimeError):
     """FAISS's C++ would refuse this."""
@@ -51,3 +53,10 @@ def expect(condition: object, message: str, *args: object) -> None:
     """Raise ArgumentError(message) unless the condition holds."""
     if not condition:
         raise ArgumentError(message.format(*args) if args else message)
+
+
+def of_kind(given: Any, *kinds: type) -> Any:
+    """What was given, or a TypeError unless it is of one of these kinds (None: name `type(None)`)."""
+    if not isinstance(given, kinds):
+        raise TypeError(f"expected {' or '.join(kind.__name__ for kind in kinds)}, got {type(given).__name__}")
+    return given

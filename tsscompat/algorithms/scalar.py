@@ -14,6 +14,7 @@ from tsscompat.algorithms.lloyd_max import codebook
 from tsscompat.errors import FaissError, check
 from tsscompat.kernels.bits import pack, unpack
 from tsscompat.kernels.scalar import middles_of, steps_of
+from tsscompat.kernels.singles import times
 from tsscompat.records import record
 
 QT_8BIT, QT_4BIT, QT_8BIT_UNIFORM, QT_4BIT_UNIFORM, QT_FP16, QT_8BIT_DIRECT, QT_6BIT, QT_BF16, QT_8BIT_DIRECT_SIGNED, QT_0BIT = (
@@ -108,7 +109,7 @@ def _range(rows: Tensor, levels: int, rangestat: int, arg: float) -> tuple[Tenso
         return mean - deviation * arg, mean + deviation * arg
     if rangestat == RS_QUANTILES:
         order = rows.sort(1).values
-        o = max(0, int(arg * n))
+        o = max(0, times(n, arg))
         o = n // 2 if o > n - o else o
         return order[:, o], order[:, n - 1 - o]
     check(rangestat == RS_OPTIM, "unknown range statistic {}", rangestat)

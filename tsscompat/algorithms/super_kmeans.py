@@ -17,6 +17,7 @@ from tsscompat.algorithms.random import rand_perm
 from tsscompat.errors import check
 from tsscompat.kernels.adsampling import improve
 from tsscompat.kernels.flat import nearest
+from tsscompat.kernels.singles import single, times
 from tsscompat.records import record
 
 
@@ -88,17 +89,12 @@ def assign(
     return best, owner, dropped
 
 
-def _single(value: float) -> float:
-    """A number as a C float holds it: what the band is compared with."""
-    return float(torch.tensor(value, dtype=torch.float32))
-
-
 def _adjusted(front: int, pruned: float, d: int, settings: Settings) -> int:
     """How many dimensions to compare first in the next iteration."""
-    if pruned > _single(settings.pruning_target_high):
-        front = int(front * (1 - settings.d_prime_adjust) + 0.5)
-    elif pruned < _single(settings.pruning_target_low):
-        front = int(front * (1 + settings.d_prime_adjust) + 0.5)
+    if pruned > single(settings.pruning_target_high):
+        front = int(single(front * single(1 - single(settings.d_prime_adjust))) + 0.5)
+    elif pruned < single(settings.pruning_target_low):
+        front = int(single(front * single(1 + single(settings.d_prime_adjust))) + 0.5)
     return min(d // 2, max(settings.d_prime_min, front))
 
 
@@ -111,7 +107,7 @@ def first_centroids(x: Tensor, k: int, settings: Settings) -> Tensor:
 def iterations(x: Tensor, centroids: Tensor, settings: Settings) -> Iterator[Iteration]:
     """The iterations over points in the rotated space."""
     (n, d), k = x.shape, centroids.shape[0]
-    front = min(max(settings.d_prime_min, int(d * settings.d_prime_fraction)), d // 2)
+    front = min(max(settings.d_prime_min, times(d, settings.d_prime_fraction)), d // 2)
     bounds = thresholds(d, settings.ad_epsilon_factor / d).to(x.device)
     owner = torch.empty(0, dtype=torch.int64)
     for i in range(settings.niter):
@@ -122,7 +118,7 @@ def iterations(x: Tensor, centroids: Tensor, settings: Settings) -> Iterator[Ite
         else:
             exact = (x - centroids[owner]).square().sum(1)
             best, owner, dropped = assign(x, centroids, exact, owner, front, bounds, settings)
-            pruned = _single(dropped / (n * k))
+            pruned = single(dropped / (n * k))
             front = _adjusted(front, pruned, d, settings)
         centroids, held = kmeans.means(x, owner, None, centroids, 0)
         nsplit = kmeans.split_empty(centroids, held, n, 0) if n > k else 0

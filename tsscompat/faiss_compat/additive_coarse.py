@@ -19,6 +19,7 @@ from tsscompat.faiss_compat.params import SearchParameters, SearchParametersResi
 from tsscompat.faiss_compat.residual import ResidualQuantizer
 from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.kernels.select import padded
+from tsscompat.kernels.singles import times
 
 
 class AdditiveCoarseQuantizer(Index):
@@ -119,7 +120,7 @@ class ResidualCoarseQuantizer(AdditiveCoarseQuantizer):
             factor = params.beam_factor  # type: ignore[attr-defined]
         if factor < 0:
             return self._exhaustive(x, k)
-        width = min(max(k, int(k * factor)), self.ntotal)
+        width = min(max(k, times(k, factor)), self.ntotal)
         distances, labels = padded(x.shape[0], k, False, x.device)
         kept, step = min(k, width), max(1, self.rq.max_mem_distances // self.rq.memory_per_point(width))
         for i in range(0, x.shape[0], step):

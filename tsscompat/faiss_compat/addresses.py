@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import operator
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class Address(Pointer):
     __slots__ = ("_address", "_dtype")
 
     def __init__(self, address: int, dtype: torch.dtype) -> None:
-        self._address, self._dtype = int(address), dtype
+        self._address, self._dtype = operator.index(address), dtype
 
     def take(self, n: int) -> Tensor:
         """The first n items behind the address, as a view."""

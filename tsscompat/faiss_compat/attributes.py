@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import operator
-import struct
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
 
 from tsscompat.devices import CPU, Placement, default_device, place, remembered
+from tsscompat.kernels.singles import single as as_float32
 
 S = TypeVar("S", bound="Stated")
-_FLOAT = struct.Struct("<f")  # packing checks the range in this form, not in that of "f"
 
 
 class Declared:
@@ -74,7 +74,9 @@ def _number(value: Any, name: str) -> float:
 
 def rounded(value: float) -> float:
     """A number as a C float holds it; one that is too large for that is an OverflowError, as with SWIG."""
-    held: float = _FLOAT.unpack(_FLOAT.pack(value))[0]
+    held = as_float32(value)
+    if math.isinf(held) and not math.isinf(value):
+        raise OverflowError(f"{value} is beyond float32")
     return held
 
 

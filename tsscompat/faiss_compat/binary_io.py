@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tsscompat.errors import check
+from tsscompat.errors import of_kind
 from tsscompat.faiss_compat import sections
 from tsscompat.faiss_compat.binary import IndexBinary
 from tsscompat.faiss_compat.io import _octets, _read_from, _write_to
@@ -16,7 +16,7 @@ from tsscompat.faiss_compat.io import _octets, _read_from, _write_to
 
 def write_index_binary(index: IndexBinary | None, fname: Any) -> None:
     """Write a binary index to a file name, a file object or an IOWriter."""
-    check(isinstance(index, IndexBinary), "expected a binary index, got {}", type(index).__name__)
+    of_kind(index, IndexBinary)
     _write_to(fname, lambda writer: sections.binary.write(writer, index))
 
 
@@ -39,7 +39,7 @@ def deserialize_index_binary(data: Any, device: Any = None) -> Any:
 
 def clone_binary_index(index: IndexBinary) -> Any:
     """An independent copy of a binary index."""
-    return copy.deepcopy(index)
+    return copy.deepcopy(of_kind(index, IndexBinary))
 
 
 def downcast_IndexBinary(index: Any) -> Any:

@@ -17,11 +17,13 @@ import numpy as np
 import torch
 
 from tsscompat.devices import CPU, Placement, default_device, place
-from tsscompat.errors import FaissError, FormatError, check, expect
+from tsscompat.errors import FaissError, FormatError, check, expect, of_kind
 from tsscompat.faiss_compat import sections, side_car
 from tsscompat.faiss_compat.base import Index
+from tsscompat.faiss_compat.invlists import InvertedLists
 from tsscompat.faiss_compat.io_streams import IO_FLAG_MMAP_IFC, BufferedIOWriter, IOWriter, _open, reader_of
-from tsscompat.faiss_compat.quantizers import ProductQuantizer
+from tsscompat.faiss_compat.quantizers import ProductQuantizer, Quantizer
+from tsscompat.faiss_compat.transforms import VectorTransform
 from tsscompat.wire.cursor import LIMITS, Reader, Writer
 from tsscompat.wire.tables import read_table, write_table
 
@@ -110,7 +112,7 @@ def write_index(index: Index | None, fname: Any, io_flags: int = 0, checksum: bo
 
     `checksum`: beside a file `name`, also write `name.sha256`, as sha256sum does; None: if there is one already.
     """
-    check(index is None or isinstance(index, Index), "expected an index, got {}", type(index).__name__)
+    of_kind(index, Index, type(None))
 
     def work(writer: Writer) -> None:
         writer.flags = io_flags
@@ -159,6 +161,7 @@ def _octets(data: Any) -> memoryview:
 
 def write_VectorTransform(vt: Any, fname: Any) -> None:
     """Write a transform."""
+    of_kind(vt, VectorTransform)
     _write_to(fname, lambda writer: sections.transform.write(writer, vt))
 
 
@@ -169,6 +172,7 @@ def read_VectorTransform(fname: Any) -> Any:
 
 def write_ProductQuantizer(pq: ProductQuantizer, fname: Any) -> None:
     """Write a product quantizer."""
+    of_kind(pq, ProductQuantizer)
     _write_to(fname, lambda writer: write_table(writer, sections.PQ, pq))
 
 
@@ -187,6 +191,7 @@ def read_ProductQuantizer(fname: Any) -> ProductQuantizer:
 
 def write_InvertedLists(ils: Any, f: Any) -> None:
     """Write inverted lists."""
+    of_kind(ils, InvertedLists)
     _write_to(f, lambda writer: sections.InvertedListsCodec().write(writer, ils, None))
 
 
@@ -197,10 +202,22 @@ def read_InvertedLists(reader: Any, io_flags: int = 0) -> Any:
 
 def clone_index(index: Any) -> Any:
     """An independent copy of an index."""
-    return copy.deepcopy(index)
+    return copy.deepcopy(of_kind(index, Index))
 
 
-clone_Quantizer = clone_InvertedLists = clone_VectorTransform = clone_index
+def clone_Quantizer(quant: Any) -> Any:
+    """An independent copy of a quantizer."""
+    return copy.deepcopy(of_kind(quant, Quantizer))
+
+
+def clone_InvertedLists(il: Any) -> Any:
+    """An independent copy of inverted lists."""
+    return copy.deepcopy(of_kind(il, InvertedLists))
+
+
+def clone_VectorTransform(vt: Any) -> Any:
+    """An independent copy of a transform."""
+    return copy.deepcopy(of_kind(vt, VectorTransform))
 
 
 class Cloner:
@@ -210,7 +227,7 @@ class Cloner:
         return clone_index(index)
 
     def clone_VectorTransform(self, vt: Any) -> Any:
-        return clone_index(vt)
+        return clone_VectorTransform(vt)
 
 
 def get_deserialization_loop_limit() -> int:

@@ -27,6 +27,7 @@ from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import AlignedTableFloat32, UInt8Vector
 from tsscompat.kernels.ivf_terms import product_terms
 from tsscompat.kernels.select import select
+from tsscompat.kernels.singles import times
 from tsscompat.records import changed
 
 # How many centroids the mean that IVFPQ's sums are taken around is made from.
@@ -323,7 +324,7 @@ class IndexIVFPQR(IndexIVFPQ):
     def _search_preassigned(
         self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, params: SearchParametersIVF | None, pairs: bool
     ) -> tuple[Tensor, Tensor]:
-        wanted = int(k * self.k_factor)
+        wanted = times(k, self.k_factor)
         check(wanted >= 1, "k_factor {} leaves no candidates for k = {}", self.k_factor, k)
         _, places = super()._search_preassigned(x, wanted, keys, coarse, params, True)
         found = places >= 0

@@ -30,6 +30,7 @@ from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.kernels.graph_levels import search_levels
 from tsscompat.kernels.panorama import Layout, Looked, rank_levels, scan_batches, within_batches
+from tsscompat.kernels.singles import times
 
 
 def _report(looked: Looked) -> None:
@@ -318,7 +319,7 @@ class IndexRefinePanorama(IndexRefine):
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         check(self.is_trained, "{} must be trained before it is searched", type(self).__name__)
         factor, base_params = self._settings(params)
-        k_base = int(k * factor)
+        k_base = times(k, factor)
         check(k_base >= k, "k_factor {} is less than 1", factor)
         labels = self.base_index._search(x, k_base, base_params)[1]
         found: tuple[Tensor, Tensor] = self.refine_index._search_subset(x, labels, k)

@@ -20,6 +20,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.kernels.bits import tail
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.select import merge
+from tsscompat.kernels.singles import times
 
 
 class IndexRefine(Index):
@@ -71,7 +72,7 @@ class IndexRefine(Index):
         check(self.is_trained, "{} must be trained before it is searched", type(self).__name__)
         check(self.metric_type in (METRIC_L2, METRIC_INNER_PRODUCT), "Metric type not supported")
         factor, base_params = self._settings(params)
-        k_base = int(k * factor)
+        k_base = times(k, factor)
         check(k_base >= k, "k_factor {} is less than 1", factor)
         labels = self.base_index._search(x, k_base, base_params)[1]
         if self.refine_index.metric_type == self.metric_type:

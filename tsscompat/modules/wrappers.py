@@ -75,8 +75,9 @@ class Refined(Searcher):
     def __init__(self, base: Searcher, refine: Searcher, metric: int, k: int = 10, factor: float = 1.0) -> None:
         super().__init__(metric, k)
         self.base, self.refine, self.factor = base, refine, float(factor)
-        # A whole number, of 2 ** -30: torch.compile would make a symbol of a float, and no size can be that.
-        self.proposals = math.ceil(self.factor * (1 << 30))
+        # A whole number, of 2 ** -30: torch.compile would make a symbol of a float, and no size can be that. From the digits that
+        # float32 has, as FAISS's product of floats gives: ten times 1.3 are 13.
+        self.proposals = math.ceil(float(f"{self.factor:.7g}") * (1 << 30))
 
     def found(self, queries: Tensor, k: int, nprobe: int, efSearch: int) -> tuple[Tensor, Tensor]:
         labels = self.base.found(queries.detach(), (k * self.proposals) >> 30, nprobe, efSearch)[1]
