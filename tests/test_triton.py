@@ -211,6 +211,29 @@ def test_selection(n, m, k, largest):
     assert torch.equal(answer[0].cpu(), expected[0]) and torch.equal(answer[1].cpu(), expected[1])
 
 
+@pytest.mark.parametrize("held", [64, 4096])
+@pytest.mark.parametrize("n,m,take,first", [(2, 700, 3, True), (1, 333, 40, True), (3, 500, 7, False)])
+def test_columns_of_the_best(n, m, take, first, held, monkeypatch):
+    """Rows that registers hold and longer ones, through spans of columns; ties, infinite costs, rows of little; what is left out."""
+    from tsscompat.kernels.triton import pick
+
+    monkeypatch.setattr(pick, "_HELD", held)
+    torch.manual_seed(m)
+    values = torch.randint(-9, 9, (n, m)).float()
+    values[torch.rand(n, m) < 0.2] = float("inf")
+    values[-1, 5:] = float("nan")
+    left_out = torch.zeros(n, device=DEVICE)
+    found = pick.pick(values.to(DEVICE), None, take, first=first, bounds=left_out).cpu()
+    order = values.nan_to_num(float("inf"), float("inf")).sort(dim=1, stable=True)
+    for row, (columns, costs, bound) in enumerate(zip(order.indices, order.values, left_out.cpu())):
+        best = columns[:take][costs[:take] < float("inf")]
+        picked = found[row][found[row] >= 0].long()
+        assert torch.equal(picked, picked.sort().values)
+        assert torch.equal(picked, best.sort().values) if first else set(best.tolist()) <= set(picked.tolist())
+        rest = torch.ones(m, dtype=torch.bool).index_fill(0, best, False)
+        assert bound <= values[row][rest].nan_to_num(float("inf"), float("inf")).min()
+
+
 def test_memory_that_runs_out_is_met_with_smaller_blocks(monkeypatch):
     from tsscompat.kernels.triton import launch
 

@@ -22,7 +22,8 @@ from tsscompat.kernels.select import WORST, padded
 from tsscompat.kernels.triton import screen
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two, within_memory
 from tsscompat.kernels.triton.metrics import named
-from tsscompat.kernels.triton.select import best, pick, ranked, select
+from tsscompat.kernels.triton.pick import pick
+from tsscompat.kernels.triton.select import best, ranked, select
 
 # Up to so many queries rows are read as they are, from there on screened.
 _FEW = 8

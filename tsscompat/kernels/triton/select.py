@@ -1,8 +1,7 @@
-"""Keeping the best k of each row: radix selection, then ranks by counting; for any k.
+"""Keeping the best k of each row: radix selection (pick.py), then ranks by counting; for any k.
 
-`pick` finds the k-th smallest cost of a row in four passes over its bits and writes down, in order of position, what is no worse; `ranked`
-puts that in order by counting, for each candidate, those before it. Few long rows go in two steps: the minima of groups of columns say
-which groups can hold the best.
+`pick` writes down, in order of position, what is no worse than the k-th smallest cost of a row; `ranked` puts that in order by counting,
+for each candidate, those before it. Few long rows go in two steps: the minima of groups of columns say which groups can hold the best.
 """
 
 from __future__ import annotations
@@ -14,146 +13,12 @@ from torch import Tensor
 
 from tsscompat.kernels.select import WORST, padded
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two
+from tsscompat.kernels.triton.pick import costs_at, kind_of, minima, pick
 
 # Rank by counting up to here: beyond, sorting is faster.
 _COUNTED = 2048
 # Fewer rows than this, and longer than that, are first reduced to the minima of groups.
 _FEW_ROWS, _LONG = 64, 1 << 14
-
-NO_IDS, SHARED_IDS, OWN_IDS = 0, 1, 2
-
-
-@triton.jit
-def unsigned_key(cost):
-    """Bits that are ordered as the numbers are."""
-    bits = (cost + 0.0).to(tl.int32, bitcast=True)
-    return (tl.where(bits < 0, ~bits, bits ^ -2147483648)).to(tl.uint32, bitcast=True)
-
-
-@triton.jit
-def costs_at(values, ids, row, at, m, inside, LARGEST: tl.constexpr, IDS: tl.constexpr):
-    """Costs of columns of a row: infinite for what can be no result."""
-    value = tl.load(values + row * m + at, mask=inside, other=float("nan"))
-    cost = -value if LARGEST else value
-    live = inside & (cost < 3.4028234663852886e38)
-    if IDS == 1:
-        live = live & (tl.load(ids + at, mask=inside, other=-1) >= 0)
-    if IDS == 2:
-        live = live & (tl.load(ids + row * m + at, mask=inside, other=-1) >= 0)
-    return tl.where(live, cost, float("inf"))
-
-
-@triton.jit
-def _pick(
-    values,
-    ids,
-    flags,
-    out,
-    bounds,
-    m,
-    take,
-    width,
-    LARGEST: tl.constexpr,
-    IDS: tl.constexpr,
-    FIRST: tl.constexpr,
-    FLAGGED: tl.constexpr,
-    BOUNDED: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64)
-    if FLAGGED:
-        if tl.load(flags + row) == 0:
-            return
-    prefix = tl.full([], 0, tl.uint32)
-    decided = tl.full([], 0, tl.uint32)
-    left = take
-    n_live = 0
-    bins = tl.arange(0, 512)
-    for digit in tl.static_range(4):
-        shift = 24 - 8 * digit
-        histogram = tl.zeros([512], tl.int32)
-        for start in range(0, m, BLOCK):
-            at = start + tl.arange(0, BLOCK)
-            cost = costs_at(values, ids, row, at, m, at < m, LARGEST, IDS)
-            key = unsigned_key(cost)
-            counted = (cost < float("inf")) & ((key & decided) == prefix)
-            digits = ((key >> shift) & 255).to(tl.int32)
-            histogram += tl.histogram(tl.where(counted, digits, 511), 512)
-        histogram = tl.where(bins < 256, histogram, 0)
-        if digit == 0:
-            n_live = tl.sum(histogram, 0)
-            left = tl.minimum(take, n_live)
-        upto = tl.cumsum(histogram, 0)
-        chosen = tl.sum(((upto < left) & (bins < 256)).to(tl.int32), 0)
-        left -= tl.sum(tl.where(bins < chosen, histogram, 0), 0)
-        prefix = prefix | (chosen.to(tl.uint32) << shift)
-        decided = decided | (tl.full([], 255, tl.uint32) << shift)
-    written = 0
-    passed = 0
-    for start in range(0, m, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        cost = costs_at(values, ids, row, at, m, at < m, LARGEST, IDS)
-        key = unsigned_key(cost)
-        live = cost < float("inf")
-        better = live & (key < prefix)
-        tied = live & (key == prefix)
-        # Of tied ones the first; or, as FAISS's heaps: those that come before so many as good have come.
-        counted = tied if FIRST else better | tied
-        before = passed + tl.cumsum(counted.to(tl.int32), 0)
-        accepted = better | (tied & (before <= (left if FIRST else take)))
-        place = written + tl.cumsum(accepted.to(tl.int32), 0) - 1
-        tl.store(out + row * width + place, at, mask=accepted & (place < width))
-        written += tl.sum(accepted.to(tl.int32), 0)
-        passed += tl.sum(counted.to(tl.int32), 0)
-    for start in range(0, width, BLOCK):
-        at = start + tl.arange(0, BLOCK)
-        tl.store(out + row * width + at, tl.full([BLOCK], -1, tl.int32), mask=(at >= written) & (at < width))
-    if BOUNDED:
-        bits = prefix.to(tl.int32, bitcast=True)
-        bits = tl.where(bits < 0, bits ^ -2147483648, ~bits)
-        tl.store(bounds + row, tl.where(n_live > take, bits.to(tl.float32, bitcast=True), float("inf")))
-
-
-def pick(
-    values: Tensor,
-    ids: Tensor | None,
-    take: int,
-    largest: bool = False,
-    first: bool = True,
-    flags: Tensor | None = None,
-    bounds: Tensor | None = None,
-    out: Tensor | None = None,
-) -> Tensor:
-    """Columns (n, take or, not `first`, 2 take) of the best `take` of each row in order of position, -1 beyond; only flagged rows.
-
-    `first`: of tied ones the first are taken. Otherwise all that FAISS's heap could keep are there. `bounds` receives what no column left
-    out is below.
-    """
-    n, m = values.shape
-    width = take if first else 2 * take
-    if out is None:
-        out = torch.empty(n, width, dtype=torch.int32, device=values.device)
-    kind = NO_IDS if ids is None else SHARED_IDS if ids.dim() == 1 else OWN_IDS
-    block = power_of_two(m, 64, 4096)
-    with on(values):
-        _pick[(n,)](
-            values,
-            values if ids is None else ids,
-            values if flags is None else flags,
-            out,
-            values if bounds is None else bounds,
-            m,
-            take,
-            width,
-            LARGEST=largest,
-            IDS=kind,
-            FIRST=first,
-            FLAGGED=flags is not None,
-            BOUNDED=bounds is not None,
-            BLOCK=block,
-            num_warps=8 if block >= 2048 else 4,
-        )
-    return out
 
 
 @triton.jit
@@ -251,7 +116,7 @@ def ranked(
             width,
             k,
             LARGEST=largest,
-            IDS=NO_IDS if ids is None else SHARED_IDS if ids.dim() == 1 else OWN_IDS,
+            IDS=kind_of(ids),
             FLAGGED=flags is not None,
             COUNTED=counts is not None,
             BLOCK=block,
@@ -288,18 +153,9 @@ def _sorted(
 
 
 @triton.jit
-def _minima(values, ids, out, m, n_groups, LARGEST: tl.constexpr, IDS: tl.constexpr, GROUP: tl.constexpr, BLOCK: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    groups = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    at = groups[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
-    cost = costs_at(values, ids, row, at, m, at < m, LARGEST, IDS)
-    tl.store(out + row * n_groups + groups, tl.min(cost, 1), mask=groups < n_groups)
-
-
-@triton.jit
 def _gather_groups(values, ids, groups, costs, labels, m, width, LARGEST: tl.constexpr, IDS: tl.constexpr, GROUP: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    place = tl.program_id(1)
+    row = tl.program_id(0).to(tl.int64) // width
+    place = tl.program_id(0) % width
     group = tl.load(groups + row * width + place)
     at = group * GROUP + tl.arange(0, GROUP)
     cost = costs_at(values, ids, row, at, m, (at >= 0) & (at < m), LARGEST, IDS)
@@ -321,20 +177,16 @@ def _by_groups(values: Tensor, ids: Tensor | None, k: int, largest: bool, group:
     minima and then of position, its own is among the first 2 k.
     """
     n, m = values.shape
-    n_groups = blocks_of(m, group)
-    kind = NO_IDS if ids is None else SHARED_IDS if ids.dim() == 1 else OWN_IDS
+    least = minima(values, ids, largest, group)
+    groups = pick(least, None, min(2 * k, least.shape[1]))
+    width = groups.shape[1]
+    costs = torch.empty(n, width * group, device=values.device)
+    labels = torch.empty(n, width * group, dtype=torch.int64, device=values.device)
     given = values if ids is None else ids
-    minima = torch.empty(n, n_groups, device=values.device)
-    block = max(1, 2048 // group)
     with on(values):
-        _minima[(n, blocks_of(n_groups, block))](
-            values, given, minima, m, n_groups, LARGEST=largest, IDS=kind, GROUP=group, BLOCK=block
+        _gather_groups[(n * width,)](
+            values, given, groups, costs, labels, m, width, LARGEST=largest, IDS=kind_of(ids), GROUP=group
         )
-        groups = pick(minima, None, min(2 * k, n_groups))
-        width = groups.shape[1]
-        costs = torch.empty(n, width * group, device=values.device)
-        labels = torch.empty(n, width * group, dtype=torch.int64, device=values.device)
-        _gather_groups[(n, width)](values, given, groups, costs, labels, m, width, LARGEST=largest, IDS=kind, GROUP=group)
     return costs, labels
 
 
@@ -359,8 +211,8 @@ def select(values: Tensor, ids: Tensor | None, k: int, largest: bool) -> tuple[T
     if n == 0 or m == 0 or values.dtype != torch.float32:
         return padded(n, k, largest, values.device) if values.dtype == torch.float32 else NotImplemented
     values = values.contiguous()
-    if ids is not None and ids.dim() == 2:
-        ids = ids.expand(n, m).contiguous()
+    if ids is not None:
+        ids = (ids if ids.dim() == 1 else ids.expand(n, m)).contiguous()
     group = power_of_two(int((m / (2 * k)) ** 0.5), 1, 1024)
     if n < _FEW_ROWS and m > _LONG and group >= 32:
         values, ids = _by_groups(values, ids, k, largest, group)
