@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsscompat.kernels.fastscan import quantize
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.ivf import Affine
+from tsscompat.kernels.ivf_codebook import PLAIN, SCALED, TURBO, Codebook
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 
@@ -22,6 +24,8 @@ COVERING = ((1, 1536, 10), (300, 1, 100), (7, 768, 3000), (13, 3, 1000), (300, 3
 # Bits of numbers of centroids, and of scalars, by the width.
 BITS = {1: 7, 3: 8, 31: 5, 96: 8, 768: 4, 1536: 6}
 SCALARS = {1: 17, 3: 4, 31: 6, 96: 8, 768: 16, 1536: 8}
+# Kinds of codes that name values, with their bits.
+CODEBOOKS = {1: (TURBO, 3), 3: (PLAIN, 5), 31: (SCALED, 3), 96: (TURBO, 5), 768: (SCALED, 1), 1536: (PLAIN, 2)}
 NLIST = 4
 
 
@@ -121,6 +125,19 @@ def affine_lists(s: Sizes) -> tuple[Any, ...]:
     return s.x(), line, *around, lists, s.keys()
 
 
+def codebook_lists(s: Sizes) -> tuple[Any, ...]:
+    kind, bits = CODEBOOKS[s.d]
+    size, width = ((s.d + 7) // 8 * bits, 2 * s.d + 2) if kind == TURBO else ((s.d * bits + 7) // 8, s.d)
+
+    def codes(n: int) -> Tensor:
+        body = torch.randint(0, 256, (n, size), dtype=torch.uint8)
+        return body if kind == PLAIN else torch.cat([body, (0.5 + torch.rand(n, 2)).view(torch.uint8)], 1)
+
+    centers = torch.randn(NLIST, s.d) if s.k > 10 and kind != TURBO else None
+    base = torch.randn(s.nq, NLIST) if kind != PLAIN else None
+    return torch.randn(s.nq, width), Codebook(kind, bits, torch.randn(1 << bits)), centers, base, s.lists(codes), s.keys()
+
+
 def polysemous(s: Sizes) -> tuple[Any, ...]:
     size = s.code_size()
     signatures = torch.randint(0, 256, (s.nq * NLIST, size), dtype=torch.uint8)
@@ -142,6 +159,21 @@ def product_terms(s: Sizes) -> tuple[Any, ...]:
     return lists.codes, s.centroids(), s.nbits, middles, lists.offsets, lists.sizes, torch.zeros(lists.ids.shape[0])
 
 
+def block_lists(s: Sizes) -> tuple[Any, ...]:
+    """Tables of bytes and lists of 4-bit codes in blocks, of which one list is empty, and one of a single entry."""
+    per_block, parts = (32, 64, 96)[s.n % 3], s.m + s.m % 2
+    sizes = torch.tensor([0, s.n, 1, 0])
+    blocks = (sizes + per_block - 1) // per_block + 1
+    codes = torch.randint(0, 256, (int(blocks.sum()), parts // 2 * per_block), dtype=torch.uint8)
+    rows = codes.shape[0] * per_block
+    lists = Ragged(codes, torch.randperm(3 * rows)[:rows], (blocks.cumsum(0) - blocks) * per_block, sizes)
+    keys, weight = s.keys(), 3 if parts > 2 and s.k > 10 else 0
+    deep, biases = s.n % 2 == 0, torch.randn(keys.shape).masked_fill(keys < 0, torch.nan)
+    floats = torch.randn(*keys.shape, parts, 16) if deep else torch.randn(s.nq, parts, 16)
+    tables = quantize.definition(floats, biases, 2 if weight else 0, weight)
+    return tables, lists, per_block, keys
+
+
 def segment_sums(s: Sizes) -> tuple[Any, ...]:
     k = min(s.k, 1000)
     return s.y(), torch.randint(0, k, (s.n,)), torch.rand(s.n) if s.n % 2 else None, k
@@ -155,6 +187,8 @@ def few_values(s: Sizes) -> Tensor:
 
 INPUTS: dict[str, Callable[[Sizes], tuple[Any, ...]]] = {
     "detours.detours": detours,
+    "fastscan.scan_blocks": lambda s: (*block_lists(s), s.k, s.metric == INNER_PRODUCT),
+    "fastscan.within_blocks": lambda s: (*block_lists(s), 0.5, s.metric == INNER_PRODUCT),
     "flat.knn": lambda s: (*s.pairs(), s.k, s.metric),
     "flat.named_distances": lambda s: (*s.pairs(), torch.randint(-1, s.n, (s.nq, min(s.k, 100))), s.metric),
     "flat.nearest": lambda s: (*s.pairs(), s.metric),
@@ -170,6 +204,8 @@ INPUTS: dict[str, Callable[[Sizes], tuple[Any, ...]]] = {
     "ivf.within_affine": lambda s: (*affine_lists(s), s.radius(), s.metric),
     "ivf.within_flat": lambda s: (*flat_lists(s), s.radius(), s.metric),
     "ivf.within_tables": lambda s: (*s.tables(), s.product_lists(), s.keys(), 0.5, s.metric == INNER_PRODUCT),
+    "ivf_codebook.scan_codebook": lambda s: (*codebook_lists(s), s.k, s.metric),
+    "ivf_codebook.within_codebook": lambda s: (*codebook_lists(s), s.radius(), s.metric),
     "ivf_product.scan_product": scan_product,
     "ivf_terms.list_scores": lambda s: (*s.pairs(), torch.randint(-1, s.n, (s.nq, 3)), s.metric),
     "ivf_terms.product_terms": product_terms,

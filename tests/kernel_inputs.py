@@ -14,6 +14,7 @@ from tsscompat.algorithms.lattice import atoms, counts_of
 from tsscompat.algorithms.rabitq import encode
 from tsscompat.kernels import coded, flat, graph, graph_link, ivf_lists, lattice, nndescent, nsg
 from tsscompat.kernels.ivf import Affine
+from tsscompat.kernels.ivf_codebook import PLAIN, SCALED, TURBO, Codebook
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import CANBERRA, FORMULAS, GOWER, INNER_PRODUCT, L1, L2, LINF, LP, NAN_EUCLIDEAN
 from tsscompat.kernels.panorama import Layout, lengths_left
@@ -376,6 +377,31 @@ def scan_affine(draw):
 def within_affine(draw):
     given, options = _affine(draw)
     return *given, 4.0, one_of(draw, *BOTH), *options
+
+
+def _codebook(draw):
+    kind, metric = one_of(draw, PLAIN, SCALED, TURBO), one_of(draw, *BOTH)
+    bits = one_of(draw, 2, 3, 5) if kind == TURBO else one_of(draw, 1, 2, 3, 5, 8)
+    seed(draw)
+    codebook = Codebook(kind, bits, torch.randn(1 << bits))
+    lists = ragged(((D + 7) // 8 * bits if kind == TURBO else (D * bits + 7) // 8) + 8 * (kind != PLAIN))
+    if kind != PLAIN:
+        lists.codes[:, -8:] = (0.5 + torch.rand(lists.codes.shape[0], 2)).view(torch.uint8)
+    x, keys = probes(draw)
+    centers = maybe(draw, torch.randn(NLIST, D)) if kind != TURBO else None
+    base = maybe(draw, torch.randn(keys.shape) + 9) if metric == INNER_PRODUCT or kind != PLAIN else None
+    x = torch.randn(x.shape[0], 2 * D + 2) if kind == TURBO else x
+    return (x, codebook, centers, base, lists, keys), metric, limited(draw, lists, keys)
+
+
+def scan_codebook(draw):
+    given, metric, options = _codebook(draw)
+    return *given, results(draw), metric, *options
+
+
+def within_codebook(draw):
+    given, metric, options = _codebook(draw)
+    return *given, 6.0, metric, *options
 
 
 def _rabitq(draw):
@@ -800,6 +826,8 @@ INPUTS = (
         "ivf.within_affine": within_affine,
         "ivf.within_flat": within_flat,
         "ivf.within_tables": within_tables,
+        "ivf_codebook.scan_codebook": scan_codebook,
+        "ivf_codebook.within_codebook": within_codebook,
         "ivf_few.few_affine": few_affine,
         "ivf_few.few_flat": few_flat,
         "ivf_few.few_product": few_product,

@@ -24,9 +24,15 @@ for module in pkgutil.iter_modules(kernels.__path__):
         importlib.import_module(f"{kernels.__name__}.{module.name}")
 
 # What a machine does best is asked of the twin itself.
-CHOICES = {"coded.worth_decoding"}
+CHOICES = {"coded.worth_decoding", "ivf_codebook.scanned_in_place"}
 # Kernels without a twin for the CPU yet: their definitions run there too.
-DEFINED_ONLY = {"flat.within", "ivf.scan_polysemous", "ivf_product.scan_product"}
+DEFINED_ONLY = {
+    "flat.within",
+    "ivf.scan_polysemous",
+    "ivf_codebook.scan_codebook",
+    "ivf_codebook.within_codebook",
+    "ivf_product.scan_product",
+}
 
 
 def same(one, other) -> None:
@@ -102,6 +108,7 @@ COMPARERS = {
             "ivf.scan",
             "panorama_lists",
             "ivf.within",
+            "ivf_codebook",
             "ivf_few",
             "ivf_product",
             "rabitq.few",

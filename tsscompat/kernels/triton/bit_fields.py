@@ -14,7 +14,7 @@ def bits_at(data, rows, there, i, size, BITS: tl.constexpr):
     shift = (first & 7)[None, :]
     at = data + rows[:, None] * size + byte
     value = tl.load(at, mask=there, other=0).to(tl.int32)
-    if BITS != 8 and BITS != 4:
+    if 8 % BITS != 0:
         value = value | (tl.load(at + 1, mask=there & (byte + 1 < size), other=0).to(tl.int32) << 8)
         if BITS > 9:
             value = value | (tl.load(at + 2, mask=there & (byte + 2 < size), other=0).to(tl.int32) << 16)

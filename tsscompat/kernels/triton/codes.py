@@ -11,11 +11,14 @@ from torch import Tensor
 
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.triton.bit_fields import bits_at, differing
+from tsscompat.kernels.triton.estimates import by_signs, estimated_at, hoped, own
 from tsscompat.kernels.triton.launch import power_of_two
 from tsscompat.kernels.triton.metrics import added, finished
 
-# How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums, as bits to compare.
-VECTORS, SCALARS, PARTS, SUMS, BINARY = 0, 1, 2, 3, 4
+# How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums, as bits to compare, in blocks.
+VECTORS, SCALARS, PARTS, SUMS, BINARY, BLOCKS = 0, 1, 2, 3, 4, 5
+# As numbers of values; with factors of their own (estimates.py) such numbers too, TurboQuant's, RaBitQ's by all bits and by signs.
+VALUES, SCALED, TURBO, FURTHER, SIGNS = 16, 17, 18, 19, 20
 
 
 @triton.jit
@@ -33,6 +36,8 @@ def decoded(
             value = (
                 tl.load(lo + at, mask=at < d, other=0.0)[None, :] + tl.load(step + at, mask=at < d, other=0.0)[None, :] * number
             )
+    elif KIND >= 16:
+        value = estimated_at(data, lo, rows, there, at, d, size, KIND, BITS)
     else:
         part = at // DSUB
         number = bits_at(data, rows, there, part, size, BITS)
@@ -91,12 +96,25 @@ def cost_of_rows(
     PER_PAIR: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
     """Costs of rows for one query and list, term by term in float32; NaN becomes infinite."""
+    if KIND >= 19:
+        asked_at = tables + (pair if PER_PAIR else q) * KSUB
     if SIGNED:
-        there = there & (differing(data, signatures, pair, rows, there, size, N, BD) < threshold)
+        if KIND == 19:
+            hope = hoped(
+                x, shift, centers, data, asked_at, q, center, rows, there, d, size, DSUB, LARGEST, SHIFTED, CENTERED, N, BD
+            )
+            there = there & (hope < p)
+        else:
+            there = there & (differing(data, signatures, pair, rows, there, size, N, BD) < threshold)
     if KIND == 3:
         value = sum_of_tables(data, tables, pair if PER_PAIR else q, rows, there, d, size, BITS, KSUB, N, BD)
     elif KIND == 4:
         value = differing(data, x, q, rows, there, size, N, BD).to(tl.float32)
+    elif KIND == 20:
+        value = by_signs(
+            x, shift, centers, data, asked_at, q, center, rows, there, d, size, DSUB, LARGEST, SHIFTED, CENTERED, N, BD
+        )
+        value = -value if LARGEST else value
     else:
         first = tl.zeros([N], tl.float32)
         second = tl.zeros([N], tl.float32)
@@ -112,10 +130,16 @@ def cost_of_rows(
         value = finished(first, second, third, d, METRIC)
         if METRIC == 0:
             value = value * scale
+        if KIND >= 17:
+            times, plus = own(data, rows, there, size, scale, KIND)
+            value = value * times + plus
     if BASED:
         value += tl.load(base + pair)
     if TERMED:
         value += tl.load(terms + rows, mask=there, other=0.0)
+    if KIND == 17 or KIND == 19:
+        if not LARGEST:
+            value = tl.where(value < 0, 0.0, value)
     return ordered_cost(value, there, LARGEST)
 
 
@@ -139,7 +163,14 @@ def values_of_tile(
         if METRIC == 1:
             ours += tl.sum(a * a, 1)
             theirs += tl.sum(b * b, 1)
-    return ours[:, None] - 2 * products + theirs[None, :] if METRIC == 1 else products * scale
+    if KIND >= 17:
+        times, plus = own(data, rows, there, size, scale, KIND)
+        products = products * scale * times[None, :] + plus[None, :]
+    elif METRIC == 1:
+        products = ours[:, None] - 2 * products + theirs[None, :]
+    else:
+        products = products * scale
+    return products
 
 
 @dataclass(frozen=True)
@@ -197,7 +228,7 @@ class Codes:
     @property
     def multiplied(self) -> bool:
         """Whether the tensor cores can score the codes for several queries at once."""
-        return self.kind not in (SUMS, BINARY) and self.metric in (L2, INNER_PRODUCT)
+        return self.kind not in (SUMS, BINARY, SIGNS) and self.metric in (L2, INNER_PRODUCT)
 
     def width(self) -> int:
         """Dimensions of a tile."""
