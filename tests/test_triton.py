@@ -17,6 +17,7 @@ if importlib.util.find_spec("triton") is None:
     pytest.skip("there is no Triton here", allow_module_level=True)
 
 import kernel_inputs
+import kernel_inputs_fastscan
 from compare import assert_same_neighbours
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -52,7 +53,8 @@ def small(monkeypatch):
             kept = [v for v in values if not isinstance(v, int) or isinstance(v, bool) or v <= 40]
             return drawn(draw, *kept)
 
-        monkeypatch.setattr(kernel_inputs, "one_of", fewer)
+        for module in (kernel_inputs, kernel_inputs_fastscan):
+            monkeypatch.setattr(module, "one_of", fewer)
         monkeypatch.setattr(kernel_inputs, "NLIST", 4)
 
 

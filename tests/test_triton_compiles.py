@@ -40,6 +40,17 @@ hamming.scan(torch.zeros(2, 16, dtype=torch.uint8), lists, keys, 10)
 ivf_terms.product_terms(lists.codes, torch.randn(16, 256, 8), 8, rows[:8].repeat(1, 6)[:, :128], keys[0], keys[0], base[0])
 expected = {"least_few", "chunk_scores", "_terms"}
 """
+BLOCKS = """
+from tsscompat.kernels.fastscan import Tables
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.triton import fastscan
+lists = Ragged(torch.zeros(8, 16 * 32, dtype=torch.uint8), torch.arange(256), torch.arange(4) * 64, torch.full((4,), 60))
+tables = Tables(torch.zeros(200, 1, 32, 16, dtype=torch.uint8), None, torch.ones(200), torch.ones(200))
+keys = torch.zeros(200, 2, dtype=torch.int64)
+scan = fastscan.BlockScan(fastscan.codes_of(tables, None, lists, 32, keys, False), lists, keys, None, None, False)
+scan.least(False), scan.least(True), scan.scores(torch.zeros(200, 4, dtype=torch.int32))
+expected = {"least_of_blocks", "least_of_shared_blocks", "scores_of_blocks"}
+"""
 WALK = """
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.triton import graph
@@ -61,7 +72,7 @@ assert not spilled, spilled
 """
 
 
-@pytest.mark.parametrize("body", [SCREENED, SHARED, FEW, WALK], ids=["screened", "shared lists", "few", "walk"])
+@pytest.mark.parametrize("body", [SCREENED, SHARED, FEW, BLOCKS, WALK], ids=["screened", "shared lists", "few", "blocks", "walk"])
 def test_kernels_compile(body):
     program = FRAME.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

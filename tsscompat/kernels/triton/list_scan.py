@@ -9,6 +9,7 @@ chunks with the least costs; of these (and a few more, against rounding) the ent
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from tsscompat.kernels.select import padded
 from tsscompat.kernels.triton.codes import Codes
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two, within_memory
 from tsscompat.kernels.triton.list_kernels import chunk_scores, least_few, least_shared
-from tsscompat.kernels.triton.select import best, pick
+from tsscompat.kernels.triton.pick import pick
+from tsscompat.kernels.triton.select import best
 
 CHUNK = 64
 # Chunks taken beyond k, against rounding.
@@ -37,6 +39,17 @@ Options = tuple[Tensor | None, Tensor | None, bool]
 def shared(keys: Tensor, lists: Ragged) -> bool:
     """Whether lists are probed by enough queries to decode them once for several."""
     return keys.numel() >= _SHARED * max(1, lists.nlist)
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Probes by list, in tiles: starts[l] to starts[l + 1] are list l's in `order`, ends[l] its tiles' end; owners: the lists of tiles."""
+
+    size: int
+    order: Tensor
+    starts: Tensor
+    ends: Tensor
+    owners: Tensor
 
 
 class Scan:
@@ -93,33 +106,38 @@ class Scan:
             )
         return out
 
-    def _least_shared(self) -> Tensor:
-        out = torch.full((self.nq, self.nprobe * self.n_chunks), float("inf"), device=self.keys.device)
+    def tiles(self) -> Tiles:
+        """The probes in tiles of one list each; there are no more than the lists and the probes can make."""
         n_pairs, n_lists, device = self.nq * self.nprobe, self.lists.nlist, self.keys.device
-        bq = power_of_two(n_pairs // n_lists, 16, 64)
+        size = power_of_two(n_pairs // n_lists, 16, 64)
         sorted_keys, order = self.keys.view(-1).sort()
         starts = torch.searchsorted(sorted_keys, torch.arange(n_lists + 1, device=device))
-        ends = ((starts.diff() + (bq - 1)) // bq).cumsum(0)
-        n_tiles = n_pairs // bq + min(n_lists, n_pairs)
-        owners = torch.searchsorted(ends, torch.arange(n_tiles, device=device), right=True)
+        ends = ((starts.diff() + (size - 1)) // size).cumsum(0)
+        n_tiles = n_pairs // size + min(n_lists, n_pairs)
+        return Tiles(size, order, starts, ends, torch.searchsorted(ends, torch.arange(n_tiles, device=device), right=True))
+
+    def _least_shared(self) -> Tensor:
+        out = torch.full((self.nq, self.nprobe * self.n_chunks), float("inf"), device=self.keys.device)
+        tiles = self.tiles()
+        n_tiles = tiles.owners.shape[0]
         with on(out):
             least_shared[(n_tiles, min(self.n_chunks, max(1, 4 * _PROGRAMS // n_tiles)))](
                 *self.codes.tensors(),
                 *self._where(),
-                order,
-                starts,
-                ends,
-                owners,
+                tiles.order,
+                tiles.starts,
+                tiles.ends,
+                tiles.owners,
                 self._allowed(),
                 out,
                 self.counts,
                 self.nprobe,
                 self.n_chunks,
-                n_lists,
+                self.lists.nlist,
                 *self.codes.numbers(),
                 **self.codes.constants(),
                 **self._masks(),
-                BQ=bq,
+                BQ=tiles.size,
                 N=CHUNK,
                 BD=power_of_two(self.codes.d, 16, 32),
             )
