@@ -15,8 +15,9 @@ from tsscompat.kernels.triton.estimates import by_signs, estimated_at, hoped, ow
 from tsscompat.kernels.triton.launch import power_of_two
 from tsscompat.kernels.triton.metrics import added, finished
 
-# How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums, as bits to compare, in blocks.
-VECTORS, SCALARS, PARTS, SUMS, BINARY, BLOCKS = 0, 1, 2, 3, 4, 5
+# How codes are read: as vectors, as scalars, as numbers of centroids, as places in tables of sums, as bits to compare, in blocks,
+# as vectors in batches of KSUB, some DSUB dimensions of all of a batch after others.
+VECTORS, SCALARS, PARTS, SUMS, BINARY, BLOCKS, LEVELS = 0, 1, 2, 3, 4, 5, 6
 # As numbers of values; with factors of their own (estimates.py) such numbers too, TurboQuant's, RaBitQ's by all bits and by signs.
 VALUES, SCALED, TURBO, FURTHER, SIGNS = 16, 17, 18, 19, 20
 
@@ -36,6 +37,11 @@ def decoded(
             value = (
                 tl.load(lo + at, mask=at < d, other=0.0)[None, :] + tl.load(step + at, mask=at < d, other=0.0)[None, :] * number
             )
+    elif KIND == 6:
+        first = at // DSUB * DSUB
+        row = rows // KSUB * KSUB * d
+        place = (rows % KSUB)[:, None] * tl.minimum(d - first, DSUB)[None, :] + (first * KSUB + at - first)[None, :]
+        value = tl.load(data + row[:, None] + place, mask=there, other=0.0)
     elif KIND >= 16:
         value = estimated_at(data, lo, rows, there, at, d, size, KIND, BITS)
     else:
@@ -232,7 +238,7 @@ class Codes:
 
     def width(self) -> int:
         """Dimensions of a tile."""
-        return power_of_two(self.d, 4, 64 if self.kind in (VECTORS, SCALARS) else 32)
+        return power_of_two(self.d, 4, 64 if self.kind in (VECTORS, SCALARS, LEVELS) else 32)
 
     def part(self, start: int, stop: int, nprobe: int) -> Codes:
         """The same for some of the queries."""
