@@ -148,6 +148,39 @@ def test_exhaustive_search(nq, nb, d, k, metric):
     assert_same_neighbours((expected[0].float(), expected[1]), tuple(t.cpu() for t in answer))
 
 
+@pytest.mark.parametrize("nq,d,metric,group", [(67, 20, L2, 32), (67, 140, INNER_PRODUCT, 16), (5, 140, L2, 16)])
+def test_no_cost_is_below_its_bound(nq, d, metric, group, monkeypatch):
+    """Bounds of groups, and of spans of 1024 rows; the last rows fill neither. They are close to the costs."""
+    from tsscompat.kernels.triton import screen
+
+    monkeypatch.setattr(screen, "_LONG", 1000)
+    torch.manual_seed(d)
+    x, y, allowed = torch.randn(nq, d), 3 + torch.randn(2500, d), torch.rand(2500) < 0.9
+    table = screen.table(y.to(DEVICE), metric, group, allowed.to(DEVICE).view(torch.uint8))
+    asked = screen.prepared(x.to(DEVICE), table)
+    bounds, (spans, length) = screen.bounds(asked, table)
+    x, y = x.double(), y.double()
+    costs = torch.cdist(x, y).square() if metric == L2 else -x @ y.T
+    costs = torch.nn.functional.pad(costs.masked_fill(~allowed, float("inf")), (0, -2500 % 1024), value=float("inf"))
+    exact = costs.view(nq, -1, group).amin(2)
+    known = bounds.cpu().double() + (asked.squares.cpu().double()[:, None] if metric == L2 else 0)
+    known = torch.where(torch.isinf(exact), exact, known / asked.unit.cpu())
+    assert (known <= exact).all()
+    assert (exact - known)[~torch.isinf(exact)].max() < 2e-3 * x.norm(dim=1).max() * y.norm(dim=1).max()
+    assert torch.equal(spans, bounds.view(nq, -1, length).amin(2))
+
+
+def test_long_tables_are_searched_by_spans(monkeypatch):
+    from tsscompat.kernels.triton import pick, screen
+
+    monkeypatch.setattr(screen, "_LONG", 1000)
+    monkeypatch.setattr(pick, "_HELD", 64)
+    torch.manual_seed(3)
+    x, y = torch.randn(9, 20), torch.randn(5000, 20)
+    answer = twin_of("flat.knn")(x.to(DEVICE), y.to(DEVICE), 1, L2)
+    assert torch.equal(answer[1].cpu(), flat.knn.definition(x.double(), y.double(), 1, L2)[1])
+
+
 @pytest.mark.parametrize("case", ["close", "strange"])
 def test_what_screening_cannot_tell_apart_is_scored(case, monkeypatch):
     """Where the bound on the error does not close, the answer comes from exact costs, and is the same."""

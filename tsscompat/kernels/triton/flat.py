@@ -193,12 +193,11 @@ def _directly(x: Tensor, y: Tensor, k: int, metric: int, allowed: Tensor | None)
 def _screened(x: Tensor, y: Tensor, k: int, metric: int, allowed: Tensor | None, table: screen.Table) -> tuple[Tensor, Tensor]:
     """The answer for a block of queries, from bounds by the tensor cores, and for those where these prove too little, from exact ones."""
     largest, group = is_similarity(metric), table.group
-    n_groups = blocks_of(y.shape[0], group)
     asked = screen.prepared(x, table)
-    bounds = screen.bounds(asked, table)
-    take = min(2 * k + 8, n_groups)
+    bounds, spans = screen.bounds(asked, table)
+    take = min(2 * k + 8, bounds.shape[1])
     left_out = torch.empty(x.shape[0], device=x.device)
-    groups = pick(bounds, None, take, bounds=left_out)
+    groups = pick(bounds, None, take, bounds=left_out, spans=spans)
     room = _room(x.shape[0], take * group, x.device)
     scores(x, y, allowed, groups, metric, group, None, room)
     found = pick(*room, k, largest, False)

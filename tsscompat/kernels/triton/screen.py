@@ -5,6 +5,8 @@ off by at most |r_x| |y| + |h_x| |r_y|. To that comes the rounding of sums, at m
 cost less all of this is a bound that no true cost is below. Vectors are first scaled by a power of two, which is exact, so that their
 numbers are about 1 and float16's range does; for L2 both sides are moved by a mean of y as well, so that the lengths in the bound are
 those of what differs. Rows beyond that range, or not finite, get no bound: they are always scored.
+
+A group's bound takes the greatest |y| and |r_y| among its rows, so that what is left to do for a product is one subtraction and a minimum.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two
 
 # Rows that a mean is taken of.
 _SAMPLE = 1 << 14
+# Of longer tables a program takes 1024 rows, and says the least bound among them.
+_LONG = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Table:
 
     rounded: Tensor  # (nb, width) float16, zero beyond d
     squares: Tensor  # (nb,) |y|^2 for L2, less the rounding of its sum; -inf: no bound, inf: not allowed
-    lengths: Tensor  # (nb,) |y|
-    lost: Tensor  # (nb,) |r_y|
+    lengths: Tensor  # (groups,) the greatest |y|
+    lost: Tensor  # (groups,) the greatest |r_y|
     shift: Tensor  # (d,)
     scale: Tensor  # (1,) what vectors less the shift are multiplied by
     group: int
@@ -66,6 +70,7 @@ def _prepare(
     METRIC: tl.constexpr,
     MASKED: tl.constexpr,
     QUERIES: tl.constexpr,
+    GROUP: tl.constexpr,
     BN: tl.constexpr,
     BD: tl.constexpr,
 ):
@@ -107,8 +112,9 @@ def _prepare(
         if MASKED:
             square = tl.where(tl.load(allowed + rows, mask=inside, other=0) != 0, square, float("inf"))
         tl.store(squares + rows, square, mask=inside)
-        tl.store(lengths + rows, whole, mask=inside)
-        tl.store(lost + rows, rest, mask=inside)
+        groups = tl.program_id(0) * (BN // GROUP) + tl.arange(0, BN // GROUP)
+        tl.store(lengths + groups, tl.max(tl.reshape(whole, [BN // GROUP, GROUP]), 1), mask=groups * GROUP < n)
+        tl.store(lost + groups, tl.max(tl.reshape(rest, [BN // GROUP, GROUP]), 1), mask=groups * GROUP < n)
 
 
 def _scale(sample: Tensor) -> Tensor:
@@ -119,12 +125,13 @@ def _scale(sample: Tensor) -> Tensor:
 
 
 def _rounded(
-    y: Tensor, shift: Tensor, scale: Tensor, metric: int, allowed: Tensor | None, queries: bool
+    y: Tensor, shift: Tensor, scale: Tensor, metric: int, allowed: Tensor | None, group: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rows rounded, with what bounds need of each group of rows; of single ones, queries, where `group` is 0."""
     n, d = y.shape
     width = padded_width(d)
     rounded = torch.empty(n, width, dtype=torch.float16, device=y.device)
-    squares, lengths, lost = (torch.empty(n, device=y.device) for _ in range(3))
+    squares, (lengths, lost) = torch.empty(n, device=y.device), torch.empty(2, blocks_of(n, group or 1), device=y.device)
     slack, factor = (d + 16) * 2.0**-22, 2.0 if metric == L2 else 1.0
     with on(y):
         _prepare[(blocks_of(n, 32),)](
@@ -143,7 +150,8 @@ def _rounded(
             factor,
             METRIC=metric,
             MASKED=allowed is not None,
-            QUERIES=queries,
+            QUERIES=not group,
+            GROUP=group or 1,
             BN=32,
             BD=power_of_two(d, 16, 64),
         )
@@ -162,40 +170,27 @@ def table(y: Tensor, metric: int, group: int, allowed: Tensor | None) -> Table:
     if metric == L2:
         shift = sample.mean(0).nan_to_num(0.0, 0.0, 0.0).clamp(-1e17, 1e17)
     scale = _scale(sample - shift)
-    return Table(*_rounded(y, shift, scale, metric, allowed, False), shift, scale, group, metric)
+    return Table(*_rounded(y, shift, scale, metric, allowed, group), shift, scale, group, metric)
 
 
 def prepared(x: Tensor, rows: Table) -> Asked:
     """What bounds need of the queries; for L2 they are scaled as the rows are."""
     scale = rows.scale if rows.metric == L2 else _scale(x)
-    return Asked(*_rounded(x, rows.shift, scale, rows.metric, None, True), scale * rows.scale)
+    return Asked(*_rounded(x, rows.shift, scale, rows.metric, None, 0), scale * rows.scale)
 
 
 @triton.jit
 def _bounds(
-    x,
-    longer,
-    shorter,
-    y,
-    squares,
-    lengths,
-    lost,
-    out,
-    nq,
-    nb,
-    n_groups,
-    factor,
-    WIDTH: tl.constexpr,
-    TILES: tl.constexpr,
-    BQ: tl.constexpr,
-    BN: tl.constexpr,
-    BD: tl.constexpr,
-    GROUP: tl.constexpr,
-):
-    """The least bound in each group of rows. Programs that run side by side share rows of y, which the L2 cache then holds."""
+    x, longer, shorter, y, squares, lengths, lost, out, spans, nq, nb, n_groups, n_spans, factor,
+    WIDTH: tl.constexpr, TILES: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr, GROUP: tl.constexpr,
+):  # fmt: skip
+    """The least bound in each group of rows, and in what a program has of them.
+
+    Programs that run side by side share rows of y, which the L2 cache then holds.
+    """
     q_tiles = tl.cdiv(nq, BQ)
     q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)
-    first = (tl.program_id(0) // q_tiles) * TILES
+    span = tl.program_id(0) // q_tiles
     asked = q < nq
     a = tl.load(longer + q, mask=asked, other=0.0)
     b = tl.load(shorter + q, mask=asked, other=0.0)
@@ -203,8 +198,10 @@ def _bounds(
     x_at = x + q[:, None].to(tl.int64) * WIDTH + dims[None, :]
     if WIDTH == BD:
         whole = tl.load(x_at, mask=asked[:, None], other=0.0)
+    of_all = tl.full([BQ], float("inf"), tl.float32)
     for tile in range(TILES):
-        n = (first + tile) * BN + tl.arange(0, BN)
+        first = (span * TILES + tile) * BN
+        n = first + tl.arange(0, BN)
         there = n < nb
         y_at = y + n[None, :].to(tl.int64) * WIDTH + dims[:, None]
         if WIDTH == BD:
@@ -216,26 +213,34 @@ def _bounds(
                 part = tl.load(x_at + start, mask=asked[:, None], other=0.0)
                 rows = tl.load(y_at + start, mask=there[None, :], other=0.0)
                 products = tl.dot(part, rows, products)
-        square = tl.load(squares + n, mask=there, other=float("inf"))
-        length = tl.load(lengths + n, mask=there, other=0.0)
-        rest = tl.load(lost + n, mask=there, other=0.0)
-        low = square[None, :] - factor * products - a[:, None] * length[None, :] - b[:, None] * rest[None, :]
+        low = tl.load(squares + n, mask=there, other=float("inf"))[None, :] - factor * products
         least = tl.min(tl.reshape(low, [BQ, BN // GROUP, GROUP]), 2)
-        g = (first + tile) * (BN // GROUP) + tl.arange(0, BN // GROUP)
+        g = first // GROUP + tl.arange(0, BN // GROUP)
+        length = tl.load(lengths + g, mask=g * GROUP < nb, other=0.0)
+        rest = tl.load(lost + g, mask=g * GROUP < nb, other=0.0)
+        least = least - a[:, None] * length[None, :] - b[:, None] * rest[None, :]
         to = out + q[:, None].to(tl.int64) * n_groups + g[None, :]
         tl.store(to, least, mask=asked[:, None] & (g < n_groups)[None, :])
+        of_all = tl.minimum(of_all, tl.min(least, 1))
+    tl.store(spans + q.to(tl.int64) * n_spans + span, of_all, mask=asked)
 
 
-def bounds(asked: Asked, rows: Table) -> Tensor:
-    """For each query and group of rows, what no cost in the group is below (less the query's own square, for L2): (nq, groups)."""
+def bounds(asked: Asked, rows: Table) -> tuple[Tensor, tuple[Tensor, int] | None]:
+    """For each query and group of rows, what no cost in the group is below (less the query's own square, for L2): (nq, groups).
+
+    Of long tables also the least in each span of groups, and how many these are; the last of them may be of no rows.
+    """
     nq, nb, width = asked.rounded.shape[0], rows.rounded.shape[0], rows.rounded.shape[1]
-    n_groups = blocks_of(nb, rows.group)
-    out = torch.empty(nq, n_groups, device=asked.rounded.device)
+    # For wide rows tiles of 128 x 256: they load half as much from the L2 cache for a product as squares of 128. Rows of up to 128
+    # dimensions are read once for 128 queries that stay in shared memory, and of these programs two go on a multiprocessor.
     bq = power_of_two(nq, 16, 128)
-    tiles = 8 if nb > 1 << 17 else 1
-    grid = blocks_of(nq, bq) * blocks_of(nb, 128 * tiles)
+    bn = 256 if bq == 128 and width > 128 else 128
+    tiles = 1024 // bn if nb > _LONG else 1
+    n_spans, length = blocks_of(nb, bn * tiles), bn * tiles // rows.group
+    out = torch.empty(nq, n_spans * length, device=asked.rounded.device)
+    spans = torch.empty(nq, n_spans, device=out.device)
     with on(out):
-        _bounds[(grid,)](
+        _bounds[(blocks_of(nq, bq) * n_spans,)](
             asked.rounded,
             asked.longer,
             asked.shorter,
@@ -244,20 +249,22 @@ def bounds(asked: Asked, rows: Table) -> Tensor:
             rows.lengths,
             rows.lost,
             out,
+            spans,
             nq,
             nb,
-            n_groups,
+            n_spans * length,
+            n_spans,
             2.0 if rows.metric == L2 else 1.0,
             WIDTH=width,
             TILES=tiles,
             BQ=bq,
-            BN=128,
+            BN=bn,
             BD=width if width <= 128 else 64,
             GROUP=rows.group,
             num_warps=8 if bq == 128 else 4,
-            num_stages=3,
+            num_stages=2 if bq == 128 and width <= 128 else 3,
         )
-    return out
+    return out, (spans, length) if tiles > 1 else None
 
 
 @triton.jit
