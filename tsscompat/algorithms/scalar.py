@@ -173,6 +173,13 @@ def _encode(x: Tensor, qtype: int, trained: Tensor) -> Tensor:
     return ((x + 128 if qtype == QT_8BIT_DIRECT_SIGNED else x).to(torch.int32) & 255).to(torch.uint8)
 
 
+def values_of(qtype: int, trained: Tensor) -> Tensor:
+    """The values that codes of a codebook name."""
+    kind = kind_of(qtype)
+    check(trained.shape[0] == 2 * kind.levels - 1, "the scalar quantiser is not trained")
+    return trained[: kind.levels]
+
+
 def decode(codes: Tensor, qtype: int, trained: Tensor, d: int) -> Tensor:
     """The vectors that codes stand for."""
     return in_blocks(lambda part: _decode(part, qtype, trained, d), codes, width=d)
@@ -188,8 +195,7 @@ def _decode(codes: Tensor, qtype: int, trained: Tensor, d: int) -> Tensor:
     if kind.turbo:
         return turbo.Turbo.of(trained, d, kind.bits).decode(codes)
     if kind.levels:
-        check(trained.shape[0] == 2 * kind.levels - 1, "the scalar quantiser is not trained")
-        return trained[: kind.levels][unpack(codes, d, kind.bits).long()]
+        return values_of(qtype, trained)[unpack(codes, d, kind.bits).long()]
     if qtype == QT_FP16:
         return codes.contiguous().view(torch.float16).float().view(-1, d)
     if qtype == QT_BF16:

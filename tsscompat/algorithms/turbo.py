@@ -19,6 +19,7 @@ from tsscompat.algorithms.lloyd_max import codebook
 from tsscompat.algorithms.random import RandomGenerator
 from tsscompat.errors import check
 from tsscompat.kernels.bits import pack, unpack
+from tsscompat.kernels.ivf_codebook import TURBO, Codebook
 from tsscompat.records import record
 
 SEED = 42
@@ -137,6 +138,10 @@ class Turbo:
         first, second = norms[:, None], (norms * sizes)[:, None]
         known = torch.cat([near * first, signs * second, self.values[0] * _inverse_root(self.d) * first, second], 1)
         return torch.cat([known, (norms.square() - known.square().sum(1))[:, None]], 1)
+
+    def codebook(self) -> Codebook:
+        """The same for kernels that read codes as they lie."""
+        return Codebook(TURBO, self.bits, self.values * _inverse_root(self.d))
 
     def asked(self, x: Tensor, levels: int = 0, both: bool = False) -> tuple[Tensor, Tensor]:
         """What codes' `factors` are multiplied with, and the correction of squared distances.

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.algorithms import decoded, eden
+from tsscompat.algorithms import decoded, eden, scalar
 from tsscompat.algorithms.estimated import Estimated
+from tsscompat.algorithms.in_place import InPlace, best_scorer
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Stated, child, enum, single, vector
@@ -21,6 +22,7 @@ from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.quantized import ScannedCodes
 from tsscompat.faiss_compat.quantizers import ScalarQuantizer
 from tsscompat.faiss_compat.vectors import Float32Vector
+from tsscompat.kernels.ivf_codebook import SCALED, Codebook
 
 EDENScaleType_UNBIASED, EDENScaleType_BIASED = eden.UNBIASED, eden.BIASED
 
@@ -60,6 +62,11 @@ class _Eden:
     def _uncoded(self: Any, codes: Tensor, centers: Tensor) -> Tensor:
         return eden.decode(codes, self.sq.qtype, self.sq.trained.tensor, self.d) + centers
 
+    def _in_place(self: Any, centers: Tensor) -> InPlace:
+        return InPlace(
+            Codebook(SCALED, self.sq.bits, scalar.values_of(self.sq.qtype, self.sq.trained.tensor)), self.metric_type, centers
+        )
+
     def _factors(self: Any, codes: Tensor, centers: Tensor) -> Tensor:
         return eden.factors(codes, self.sq.qtype, self.sq.trained.tensor, centers)
 
@@ -92,7 +99,11 @@ class IndexEDEN(_Eden, ScannedCodes):
         check(self.is_trained, "IndexEDEN must be trained before it decodes")
         return self._uncoded(codes, self.center.tensor)
 
-    def _codec(self) -> Estimated:
+    def _codec(self) -> ListCodec:
+        center = self.center.tensor
+        return best_scorer(self._scorer(), center, lambda: self._in_place(center.view(1, -1)))
+
+    def _scorer(self) -> Estimated:
         center = self.center.tensor
         return Estimated(lambda codes, list_nos: self._factors(codes, center), self.d, self.metric_type, clamped=True)
 
@@ -101,7 +112,7 @@ class IndexEDEN(_Eden, ScannedCodes):
 
     def get_FlatCodesDistanceComputer(self) -> EDENFlatCodesDistanceComputer:
         """Distances to single vectors, for a query set on it."""
-        return EDENFlatCodesDistanceComputer(self, self._codec(), lambda i: (self._rows[i : i + 1], None))
+        return EDENFlatCodesDistanceComputer(self, self._scorer(), lambda i: (self._rows[i : i + 1], None))
 
     get_distance_computer = get_FlatCodesDistanceComputer
 
@@ -139,7 +150,7 @@ class IndexIVFEDEN(_Eden, IndexIVF):
         return self._uncoded(codes, self._coarse()._reconstruct(list_nos))
 
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
-        return self._scorer()
+        return best_scorer(self._scorer(), self.sq.trained.tensor, lambda: self._in_place(self._centers()))
 
     def _scorer(self) -> Estimated:
         return Estimated(self._around_centroids, self.d, self.metric_type, clamped=True)

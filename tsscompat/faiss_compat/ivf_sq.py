@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import scalar
 from tsscompat.algorithms.estimated import Coarse, Estimated
+from tsscompat.algorithms.in_place import InPlace, best_scorer
 from tsscompat.algorithms.ivf import Decoded, ListCodec, Scalar
 from tsscompat.algorithms.turbo import Turbo
 from tsscompat.errors import check
@@ -18,7 +19,9 @@ from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.ivf import IndexIVF, unchanged
 from tsscompat.faiss_compat.params import IVFSQTurboQSearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.quantizers import ScalarQuantizer
+from tsscompat.kernels.entries import Coder
 from tsscompat.kernels.ivf import Affine
+from tsscompat.kernels.ivf_codebook import PLAIN, Codebook
 
 SQ = ScalarQuantizer
 # Bits, and how many steps the trained range has; codes stand for the middle of their step.
@@ -51,6 +54,15 @@ def affine_of(sq: ScalarQuantizer, device: torch.device) -> Affine | None:
     )
     step = (extent / steps).expand(sq.d).contiguous()
     return Affine(bits, (low + 0.5 * step).contiguous(), step)
+
+
+def turbo_scorer(sq: ScalarQuantizer, metric: int, params: SearchParametersIVF | None = None) -> ListCodec | None:
+    """How searches score them."""
+    codec = turbo_codec(sq, metric, params)
+    if codec is None:
+        return None
+    known = sq.trained.tensor
+    return best_scorer(codec, known, lambda: InPlace(Turbo.of(known, sq.d, sq.bits).codebook(), metric, asked=codec.asked))
 
 
 def turbo_codec(sq: ScalarQuantizer, metric: int, params: SearchParametersIVF | None = None) -> Estimated | None:
@@ -100,6 +112,11 @@ class IndexIVFScalarQuantizer(IndexIVF):
     def _train_encoder_num_vectors(self) -> int:
         return 100000
 
+    _add_arrays, _reconstruct_array = IndexIVF._add_arrays, IndexIVF._reconstruct_array
+
+    def _coder(self) -> Coder | None:
+        return self.sq._coder() if self.code_size == self.sq.code_size else None
+
     def _encode_vectors(self, x: Tensor, list_nos: Tensor) -> Tensor:
         if self.code_size == 0:
             return torch.empty(x.shape[0], 0, dtype=torch.uint8, device=x.device)
@@ -126,15 +143,21 @@ class IndexIVFScalarQuantizer(IndexIVF):
         held, values = (trained, centers), (trained._version, self.sq.qtype, self.metric_type, self.by_residual)
         if self.sq.qtype == SQ.QT_0bit:
             return Coarse(self.metric_type)
-        turbo = turbo_codec(self.sq, self.metric_type, params)
+        turbo = turbo_scorer(self.sq, self.metric_type, params)
         if turbo is not None:
             return turbo
         if not unchanged(self._scorer, held, values):
             affine = affine_of(self.sq, self.device)
-            codec = None if affine is None else Scalar(affine, self.metric_type, centers, self.by_residual)
+            codec = self._by_values(centers) if affine is None else Scalar(affine, self.metric_type, centers, self.by_residual)
             self._scorer = (held, values, codec)
-        scorer: ListCodec | None = self._scorer[2]
-        return Decoded(self._decode_vectors, self.d, self.metric_type) if scorer is None else scorer
+        scorer: ListCodec = self._scorer[2]
+        return scorer
+
+    def _by_values(self, centers: Tensor | None) -> ListCodec:
+        """How codes that name values are scored."""
+        codebook = Codebook(PLAIN, self.sq.bits, scalar.values_of(self.sq.qtype, self.sq.trained.tensor))
+        decoded = Decoded(self._decode_vectors, self.d, self.metric_type)
+        return best_scorer(decoded, codebook.values, lambda: InPlace(codebook, self.metric_type, centers, self.by_residual))
 
 
 __all__ = ["IndexIVFScalarQuantizer"]

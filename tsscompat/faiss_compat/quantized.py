@@ -16,7 +16,7 @@ from tsscompat.faiss_compat.attributes import boolean, child, enum, integer
 from tsscompat.faiss_compat.base import Index
 from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer, EstimatedComputer, FlatCodesDistanceComputer
-from tsscompat.faiss_compat.ivf_sq import TURBO_FULL, affine_of, turbo_codec
+from tsscompat.faiss_compat.ivf_sq import TURBO_FULL, affine_of, turbo_codec, turbo_scorer
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersPQ
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.polysemous import PolysemousTraining
@@ -24,6 +24,7 @@ from tsscompat.faiss_compat.quantizers import ProductQuantizer, ScalarQuantizer
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels import bits
 from tsscompat.kernels.coded import worth_decoding
+from tsscompat.kernels.entries import Coder
 from tsscompat.kernels.hamming import hamming
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_lists import Ragged
@@ -98,7 +99,7 @@ class IndexScalarQuantizer(ScannedCodes):
         if self.sq.qtype == ScalarQuantizer.QT_0bit:
             return Coarse(self.metric_type)
         affine = self._line()
-        return turbo_codec(self.sq, self.metric_type) if affine is None else Scalar(affine, self.metric_type)
+        return turbo_scorer(self.sq, self.metric_type) if affine is None else Scalar(affine, self.metric_type)
 
     def _line(self) -> Affine | None:
         """affine_of this quantizer, kept while what it was trained to stays the same."""
@@ -148,6 +149,11 @@ class IndexScalarQuantizer(ScannedCodes):
         self.sq._train(x)
         self.is_trained = True
 
+    _add_arrays, _reconstruct_array = IndexFlatCodes._add_arrays, IndexFlatCodes._reconstruct_array
+
+    def _coder(self) -> Coder | None:
+        return self.sq._coder() if self.code_size == self.sq.code_size else None
+
     def _sa_encode(self, x: Tensor) -> Tensor:
         return self.sq._encode(x)
 
@@ -186,6 +192,11 @@ class IndexPQ(ScannedCodes):
             self.pq._train(x[kept:])
             self.polysemous_training.optimize_pq_for_hamming(self.pq, kept, x[:kept])
         self.is_trained = True
+
+    _add_arrays, _reconstruct_array = IndexFlatCodes._add_arrays, IndexFlatCodes._reconstruct_array
+
+    def _coder(self) -> Coder | None:
+        return self.pq._coder() if self.code_size == self.pq.code_size else None
 
     def _sa_encode(self, x: Tensor) -> Tensor:
         return self.pq._encode(x)
