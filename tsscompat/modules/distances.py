@@ -48,16 +48,16 @@ def nothing(x: Tensor, k: int, metric: int) -> tuple[Tensor, Tensor]:
     return distances, torch.full((x.shape[0], k), -1, dtype=torch.int64, device=x.device)
 
 
-def order_of(x: Tensor, descending: bool) -> Tensor:
+def order_of(x: Tensor) -> Tensor:
     """The order of the numbers of each row, equal ones as they come."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         if torch.compiler.is_compiling():
             # ONNX knows no sort that is called stable, and torch's other one is not, from 17 numbers on where the CPU has AVX-512: so
             # equal numbers, which stand together, are sorted once more, by their place.
-            values, order = torch.sort(x, dim=1, descending=descending)
+            values, order = torch.sort(x, dim=1)
             first = torch.cat([torch.zeros_like(order[:, :1]), (values[:, 1:] != values[:, :-1]).long()], 1)
             return torch.sort(first.cumsum(1) * x.shape[1] + order, dim=1)[0] % x.shape[1]
-    return torch.sort(x, stable=True, dim=1, descending=descending)[1]
+    return torch.sort(x, stable=True, dim=1)[1]
 
 
 def best_of(distances: Tensor, labels: Tensor, k: int, metric: int) -> tuple[Tensor, Tensor]:
@@ -66,8 +66,8 @@ def best_of(distances: Tensor, labels: Tensor, k: int, metric: int) -> tuple[Ten
     cost = -distances.detach() if largest else distances.detach()
     cost = cost.masked_fill((labels < 0) | cost.isnan(), float("inf"))
     # Ordered by value, ties by label: a sort by label, then a stable one by value.
-    by_label = order_of(labels, largest)
-    order = order_of(cost.gather(1, by_label), False)
+    by_label = order_of(-1 - labels if largest else labels)
+    order = order_of(cost.gather(1, by_label))
     at = by_label.gather(1, order)[:, :k]
     gone = cost.gather(1, at) == float("inf")
     distances = distances.gather(1, at).masked_fill(gone, worst_of(metric))

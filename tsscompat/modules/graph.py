@@ -78,7 +78,7 @@ class Graph(Searcher):
         seen = seen.scatter(1, column, True)
         cost = self.costs(x, near)
         best, found = kept(best, found, cost, near, best.shape[1])
-        order = order_of(torch.cat([costs, cost], 1), False)[:, : costs.shape[1]]
+        order = order_of(torch.cat([costs, cost], 1))[:, : costs.shape[1]]
         costs = torch.cat([costs, cost], 1).gather(1, order)
         nodes = torch.cat([nodes, near], 1).gather(1, order)
         done = torch.cat([done, near < 0], 1).gather(1, order)
