@@ -101,11 +101,11 @@ def _scores(
     BD: tl.constexpr,
 ):
     """Distances and numbers of the rows in the groups chosen for each query."""
-    row = tl.program_id(0).to(tl.int64)
+    row = (tl.program_id(0) // width).to(tl.int64)
     if FLAGGED:
         if tl.load(flags + row) == 0:
             return
-    place = tl.program_id(1)
+    place = tl.program_id(0) % width
     group = tl.load(groups + row * width + place).to(tl.int64)
     rows = group * GROUP + tl.arange(0, GROUP)
     there = (rows >= 0) & (rows < nb)
@@ -155,7 +155,7 @@ def scores(
     """Write distances and numbers of the rows in chosen groups (nq, width) into `room`."""
     nq, width = groups.shape
     with on(x):
-        _scores[(nq, width)](
+        _scores[(nq * width,)](
             x,
             y,
             x if allowed is None else allowed,
@@ -181,7 +181,7 @@ def _room(nq: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _directly(x: Tensor, y: Tensor, k: int, metric: int, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
     """The answer for a few queries, from exact bounds."""
-    n_groups = blocks_of(y.shape[0], _GROUP)
+    n_groups = 16 * blocks_of(y.shape[0], 16 * _GROUP)  # so that each row of bounds is aligned
     bounds = torch.empty(x.shape[0], n_groups, device=x.device)
     least(x, y, allowed, metric, _GROUP, bounds, None, None)
     groups = pick(bounds, None, min(2 * k, n_groups))
@@ -242,7 +242,7 @@ def knn(
     if not nq or not nb:
         return padded(nq, k, is_similarity(metric), x.device)
     x, y = x.contiguous(), y.contiguous()
-    allowed = None if allowed is None else allowed.view(torch.uint8)
+    allowed = None if allowed is None else allowed.contiguous().view(torch.uint8)
 
     def few(budget: int) -> tuple[Tensor, Tensor]:
         step = max(1, min(_FEW, budget // (max(nb // _GROUP, 2 * k * _GROUP) + 1)))
@@ -305,7 +305,7 @@ def within(
     if metric not in (L2, INNER_PRODUCT) or not x.shape[1] or x.dtype != torch.float32 or y.dtype != torch.float32:
         return NotImplemented
     x, y = x.contiguous(), y.contiguous()
-    allowed = None if allowed is None else allowed.view(torch.uint8)
+    allowed = None if allowed is None else allowed.contiguous().view(torch.uint8)
     n_groups = blocks_of(nb, _GROUP)
 
     def call(budget: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -270,12 +270,12 @@ def search(
             with on(x):
                 _walk[(m,)](
                     x[some].contiguous(),
-                    rows,
+                    rows.contiguous(),
                     graph.offsets,
                     graph.neighbors,
                     graph.ends,
                     labels if begin is None else begin[some],
-                    labels if allowed is None else allowed.view(torch.uint8),
+                    labels if allowed is None else allowed.contiguous().view(torch.uint8),
                     torch.zeros(m, words, dtype=torch.int32, device=device),
                     torch.empty(m, pool, dtype=torch.int64, device=device),
                     torch.empty(m, most, dtype=torch.int64, device=device),

@@ -20,8 +20,9 @@ from tsscompat.kernels.triton.list_scan import within as within_lists
 
 @triton.jit
 def _hamming(x, y, out, nx, ny, words, WHOLE: tl.constexpr, BX: tl.constexpr, BY: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BX + tl.arange(0, BX)
-    j = tl.program_id(1).to(tl.int64) * BY + tl.arange(0, BY)
+    x_tiles = tl.cdiv(nx, BX)
+    i = (tl.program_id(0) % x_tiles).to(tl.int64) * BX + tl.arange(0, BX)
+    j = (tl.program_id(0) // x_tiles).to(tl.int64) * BY + tl.arange(0, BY)
     total = tl.zeros([BX, BY], tl.int32)
     for word in range(0, words):
         a = tl.load(x + i * words + word, mask=i < nx, other=0)
@@ -46,7 +47,7 @@ def hamming(x: Tensor, y: Tensor, whole_bytes: bool = False) -> Tensor:
         a, b = _in_words(x), _in_words(y)
         bx, by = power_of_two(nx, 1, 16), power_of_two(ny, 1, 128)
         with on(x):
-            _hamming[(blocks_of(nx, bx), blocks_of(ny, by))](a, b, out, nx, ny, a.shape[1], WHOLE=whole_bytes, BX=bx, BY=by)
+            _hamming[(blocks_of(nx, bx) * blocks_of(ny, by),)](a, b, out, nx, ny, a.shape[1], WHOLE=whole_bytes, BX=bx, BY=by)
         return out
     return out.zero_()
 

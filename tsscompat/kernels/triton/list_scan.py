@@ -59,7 +59,7 @@ class Scan:
         self, codes: Codes, lists: Ragged, keys: Tensor, allowed: Tensor | None, limits: Tensor | None, pairs: bool
     ) -> None:
         self.codes, self.lists, self.keys, self.pairs = codes, lists, keys.contiguous(), pairs
-        self.allowed = None if allowed is None else allowed.view(torch.uint8)
+        self.allowed = None if allowed is None else allowed.contiguous().view(torch.uint8)
         self.limits = None if limits is None else limits.to(torch.int64).contiguous()
         self.nq, self.nprobe = keys.shape
         self.n_chunks = blocks_of(widest(lists), CHUNK)
@@ -149,7 +149,7 @@ class Scan:
         values = torch.empty(nq, width * CHUNK, device=chosen.device)
         labels = torch.empty(nq, width * CHUNK, dtype=torch.int64, device=chosen.device)
         with on(values):
-            chunk_scores[(nq, width)](
+            chunk_scores[(nq * width,)](
                 *self.codes.tensors(),
                 *self._where(),
                 self.keys,

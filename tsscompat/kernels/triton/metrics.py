@@ -80,8 +80,9 @@ def finished(first, second, third, d, METRIC: tl.constexpr):
 
 @triton.jit
 def _pairwise(x, y, out, nx, ny, d, p, METRIC: tl.constexpr, BX: tl.constexpr, BY: tl.constexpr, BD: tl.constexpr):
-    i = tl.program_id(0).to(tl.int64) * BX + tl.arange(0, BX)
-    j = tl.program_id(1).to(tl.int64) * BY + tl.arange(0, BY)
+    x_tiles = tl.cdiv(nx, BX)
+    i = (tl.program_id(0) % x_tiles).to(tl.int64) * BX + tl.arange(0, BX)
+    j = (tl.program_id(0) // x_tiles).to(tl.int64) * BY + tl.arange(0, BY)
     first = tl.zeros([BX, BY], tl.float32)
     second = tl.zeros([BX, BY], tl.float32)
     third = tl.zeros([BX, BY], tl.float32)
@@ -104,28 +105,30 @@ def pairwise(x: Tensor, y: Tensor, metric: int, metric_arg: float = 0.0) -> Tens
     bd = power_of_two(d, 4, 16)
     bx, by = power_of_two(nx, 1, 8), power_of_two(ny, 1, 32)
     with on(x):
-        _pairwise[(blocks_of(nx, bx), blocks_of(ny, by))](
+        _pairwise[(blocks_of(nx, bx) * blocks_of(ny, by),)](
             x.contiguous(), y.contiguous(), out, nx, ny, d, float(metric_arg), METRIC=metric, BX=bx, BY=by, BD=bd
         )
     return out
 
 
 @triton.jit
-def _named(x, y, labels, out, n, m, d, p, METRIC: tl.constexpr, WORST: tl.constexpr, BM: tl.constexpr, BD: tl.constexpr):
-    row = tl.program_id(0).to(tl.int64)
-    place = tl.program_id(1) * BM + tl.arange(0, BM)
-    label = tl.load(labels + row * m + place, mask=place < m, other=-1)
-    first = tl.zeros([BM], tl.float32)
-    second = tl.zeros([BM], tl.float32)
-    third = tl.zeros([BM], tl.float32)
+def _named(x, y, labels, out, n_pairs, m, d, p, METRIC: tl.constexpr, WORST: tl.constexpr, BP: tl.constexpr, BD: tl.constexpr):
+    """Pairs are numbered through, m for each row of x."""
+    begin = tl.program_id(0).to(tl.int64) * BP
+    pair = begin + tl.arange(0, BP)
+    row = begin // m + ((begin % m).to(tl.int32) + tl.arange(0, BP)) // m
+    label = tl.load(labels + pair, mask=pair < n_pairs, other=-1)
+    first = tl.zeros([BP], tl.float32)
+    second = tl.zeros([BP], tl.float32)
+    third = tl.zeros([BP], tl.float32)
     for start in range(0, d, BD):
         at = start + tl.arange(0, BD)
         inside = (label >= 0)[:, None] & (at < d)[None, :]
-        a = tl.load(x + row * d + at, mask=at < d, other=0.0)
+        a = tl.load(x + row[:, None] * d + at[None, :], mask=inside, other=0.0)
         b = tl.load(y + label[:, None] * d + at[None, :], mask=inside, other=0.0)
-        first, second, third = added(first, second, third, a[None, :], b, inside, p, METRIC, 1)
+        first, second, third = added(first, second, third, a, b, inside, p, METRIC, 1)
     value = finished(first, second, third, d, METRIC)
-    tl.store(out + row * m + place, tl.where(label >= 0, value, WORST), mask=place < m)
+    tl.store(out + pair, tl.where(label >= 0, value, WORST), mask=pair < n_pairs)
 
 
 def named(x: Tensor, y: Tensor, labels: Tensor, metric: int, metric_arg: float, worst: float) -> Tensor:
@@ -133,20 +136,20 @@ def named(x: Tensor, y: Tensor, labels: Tensor, metric: int, metric_arg: float, 
     n, m = labels.shape
     out = torch.empty(n, m, dtype=torch.float32, device=x.device)
     if n and m:
-        bm = power_of_two(m, 1, 32)
+        bp = power_of_two(n * m, 1, 32)
         with on(x):
-            _named[(n, blocks_of(m, bm))](
+            _named[(blocks_of(n * m, bp),)](
                 x.contiguous(),
                 y.contiguous(),
                 labels.contiguous(),
                 out,
-                n,
+                n * m,
                 m,
                 x.shape[1],
                 float(metric_arg),
                 METRIC=metric,
                 WORST=worst,
-                BM=bm,
+                BP=bp,
                 BD=power_of_two(x.shape[1], 4, 64),
             )
     return out

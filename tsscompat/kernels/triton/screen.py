@@ -326,8 +326,9 @@ def _products(x, y, q, n, nq, ny, d, BQ: tl.constexpr, BN: tl.constexpr, BD: tl.
 def _distances(
     x, y, x_squares, y_squares, out, nq, ny, d, METRIC: tl.constexpr, BQ: tl.constexpr, BN: tl.constexpr, BD: tl.constexpr
 ):
-    q = tl.program_id(0) * BQ + tl.arange(0, BQ)
-    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    q_tiles = tl.cdiv(nq, BQ)
+    q = (tl.program_id(0) % q_tiles) * BQ + tl.arange(0, BQ)
+    n = (tl.program_id(0) // q_tiles) * BN + tl.arange(0, BN)
     value = _products(x, y, q, n, nq, ny, d, BQ, BN, BD)
     if METRIC == 1:
         ours = tl.load(x_squares + q, mask=q < nq, other=0.0)
@@ -344,7 +345,7 @@ def distances(x: Tensor, y: Tensor, metric: int) -> Tensor:
     squares = (x.square().sum(1), y.square().sum(1)) if metric == L2 else (x, y)
     bq, bn = power_of_two(nq, 16, 64), power_of_two(ny, 16, 128)
     with on(x):
-        _distances[(blocks_of(nq, bq), blocks_of(ny, bn))](
+        _distances[(blocks_of(nq, bq) * blocks_of(ny, bn),)](
             x, y, *squares, out, nq, ny, x.shape[1], METRIC=metric, BQ=bq, BN=bn, BD=power_of_two(x.shape[1], 16, 32)
         )
     return out

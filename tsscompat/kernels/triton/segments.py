@@ -40,8 +40,9 @@ def segment_sums(x: Tensor, owner: Tensor, weights: Tensor | None, k: int) -> tu
     if x.dtype != torch.float32 or not x.shape[1]:
         return NotImplemented
     sums, held = torch.empty(k, x.shape[1], device=x.device), torch.empty(k, device=x.device)
-    by_owner, order = owner.sort(stable=True)
-    starts = torch.searchsorted(by_owner, torch.arange(k + 1, device=x.device))
+    # Sorting takes a pass for each eight bits.
+    by_owner, order = owner.to(torch.int16 if k < 1 << 15 else torch.int32).sort(stable=True)
+    starts = torch.searchsorted(by_owner, torch.arange(k + 1, dtype=by_owner.dtype, device=x.device))
     bd = power_of_two(x.shape[1], 4, 64)
     with on(x):
         _sum_rows[(k, blocks_of(x.shape[1], bd))](
