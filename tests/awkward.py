@@ -17,6 +17,7 @@ from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.ivf_codebook import PLAIN, SCALED, TURBO, Codebook
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
+from tsscompat.kernels.panorama import Layout, lengths_left
 
 ROWS, WIDTHS, RESULTS = (1, 7, 13, 300), (1, 3, 31, 96, 768, 1536), (1, 10, 100, 1000, 3000)
 # Each row, width and number of results at least once: what the interpreter has time for.
@@ -174,6 +175,19 @@ def block_lists(s: Sizes) -> tuple[Any, ...]:
     return tables, lists, per_block, keys
 
 
+def levels(s: Sizes) -> tuple[Any, ...]:
+    lists, width = s.vector_lists(), max(1, s.d // 3)
+    rows = lists.codes.view(torch.float32)
+    return (s.x(), rows, lengths_left.definition(rows, width), lists, s.keys()), (s.metric, width, 64)
+
+
+def batches(s: Sizes) -> tuple[Any, ...]:
+    width, batch, rows = max(1, s.d // 3), (1, 7, 64)[s.n % 3], s.y()
+    layout = Layout(s.d, -(-s.d // width), width, batch)
+    lengths = layout.pack_norms(lengths_left.definition(rows, width))
+    return (s.x(), layout.pack(rows), lengths, s.n), (s.metric, layout)
+
+
 def segment_sums(s: Sizes) -> tuple[Any, ...]:
     k = min(s.k, 1000)
     return s.y(), torch.randint(0, k, (s.n,)), torch.rand(s.n) if s.n % 2 else None, k
@@ -218,6 +232,11 @@ INPUTS: dict[str, Callable[[Sizes], tuple[Any, ...]]] = {
         -2.0,
     ),
     "metrics.pairwise": lambda s: (*s.pairs(), s.metric),
+    "panorama.lengths_left": lambda s: (s.y(), max(1, s.d // 3)),
+    "panorama.scan_batches": lambda s: (*batches(s)[0], s.k, *batches(s)[1]),
+    "panorama.within_batches": lambda s: (*batches(s)[0], s.radius(), *batches(s)[1]),
+    "panorama_lists.scan_levels": lambda s: (*levels(s)[0], s.k, *levels(s)[1]),
+    "panorama_lists.within_levels": lambda s: (*levels(s)[0], s.radius(), *levels(s)[1]),
     "pq.nearest_parts": lambda s: (s.x(), s.centroids()),
     "pq.part_tables": lambda s: (s.x(), s.centroids(), s.metric),
     "segments.segment_sums": segment_sums,

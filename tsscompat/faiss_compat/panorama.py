@@ -36,9 +36,14 @@ from tsscompat.kernels.singles import times
 def _report(looked: Looked) -> None:
     # Straight into the object's state, as IndexIVF._count: checked assignments take a tenth of a small search.
     stats = cvar.indexPanorama_stats.__dict__
+    if type(looked[0]) is not int:  # a GPU's, which nobody waits for here
+        cvar.indexPanorama_stats._add_later(
+            ("total_dims_scanned", "total_dims"), torch.stack([torch.as_tensor(n) for n in looked])
+        )
+        return
     stats["total_dims_scanned"] += looked[0]
     stats["total_dims"] += looked[1]
-    stats["ratio_dims_scanned"] = stats["total_dims_scanned"] / stats["total_dims"] if stats["total_dims"] else 1.0
+    cvar.indexPanorama_stats._added()
 
 
 class Panorama(Stated):

@@ -19,12 +19,17 @@ class Stats(Stated):
         key = (names, counts.device)
         waiting[key] = waiting[key] + counts if key in waiting else counts
 
+    def _added(self) -> None:
+        """What follows from counters that have grown."""
+
     def __getattribute__(self, name: str) -> Any:
         if name[0] != "_":
             waiting = super().__getattribute__("__dict__").pop("_waiting", None)
             for (names, _), counts in (waiting or {}).items():
                 for one, count in zip(names, counts.tolist()):
                     self.__dict__[one] += count
+            if waiting:
+                super().__getattribute__("_added")()
         return super().__getattribute__(name)
 
     def reset(self) -> None:
@@ -117,6 +122,10 @@ class PanoramaStats(Stats):
     total_dims_scanned = size_t(0)
     total_dims = size_t(0)
     ratio_dims_scanned = single(1.0, "the first over the second")
+
+    def _added(self) -> None:
+        counted = self.__dict__
+        counted["ratio_dims_scanned"] = counted["total_dims_scanned"] / counted["total_dims"] if counted["total_dims"] else 1.0
 
     def reset(self) -> None:
         """Set the counters to zero, and their ratio to 1."""

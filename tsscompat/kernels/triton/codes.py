@@ -8,6 +8,7 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from typing_extensions import Self
 
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.triton.bit_fields import bits_at, differing
@@ -238,9 +239,9 @@ class Codes:
 
     def width(self) -> int:
         """Dimensions of a tile."""
-        return power_of_two(self.d, 4, 64 if self.kind in (VECTORS, SCALARS, LEVELS) else 32)
+        return power_of_two(self.d, 4, 64 if self.kind in (VECTORS, SCALARS) else 32)
 
-    def part(self, start: int, stop: int, nprobe: int) -> Codes:
+    def part(self, start: int, stop: int, nprobe: int) -> Self:
         """The same for some of the queries."""
         width = nprobe if self.per_pair else 1
         return replace(
