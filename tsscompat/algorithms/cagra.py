@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms.blocks import block_rows
+from tsscompat.algorithms.spanning import spanning_edges
 from tsscompat.kernels import hamming
 from tsscompat.kernels.detours import detours
 from tsscompat.kernels.flat import knn
@@ -43,8 +44,11 @@ def without_repeats(names: Tensor) -> Tensor:
     return without(names, torch.zeros_like(repeated).scatter(1, at, repeated))
 
 
-def pruned(graph: Tensor, degree: int) -> Tensor:
-    """A graph of fewer edges: half of them those with fewest detours, then such as lead back, then more of the first kind."""
+def pruned(graph: Tensor, degree: int, connected: bool = False) -> Tensor:
+    """A graph of fewer edges: half of them those with fewest detours, then such as lead back, then more of the first kind.
+
+    If it is to be connected, a tree of all nodes, in both directions, comes first; half of a node's edges at the most are the tree's.
+    """
     n, wide = graph.shape
     parts = []
     step = block_rows(graph, 8 * wide)
@@ -54,8 +58,10 @@ def pruned(graph: Tensor, degree: int) -> Tensor:
         parts.append(graph[some].gather(1, order)[:, :degree])
     kept = torch.cat(parts) if parts else graph[:, :degree]
     half = (degree + 1) // 2
-    whole = torch.cat([kept[:, :half], led_back(kept), kept[:, half:]], 1)
-    return without_repeats(whole)[:, :degree]
+    parts = [kept[:, :half], led_back(kept), kept[:, half:]]
+    if connected:
+        parts = [spanning_edges(graph, max(2, degree // 2)), *parts]
+    return without_repeats(torch.cat(parts, 1))[:, :degree]
 
 
 def led_back(graph: Tensor) -> Tensor:
@@ -72,9 +78,9 @@ def led_back(graph: Tensor) -> Tensor:
     return out
 
 
-def build(x: Tensor, wide: int, degree: int, metric: int) -> Tensor:
-    """The graph of the rows of x: (n, degree), -1 where there are fewer."""
+def build(x: Tensor, wide: int, degree: int, metric: int, connected: bool = False) -> Tensor:
+    """The graph of the rows of x: (n, degree), -1 where there are fewer; if `connected`, from each node a way leads to any other."""
     wide = max(1, min(wide, x.shape[0] - 1))
-    graph = pruned(neighbours(x, wide, metric), min(degree, wide))
+    graph = pruned(neighbours(x, wide, metric), min(degree, wide), connected)
     short = degree - graph.shape[1]
     return graph if short <= 0 else torch.cat([graph, graph.new_full((graph.shape[0], short), -1)], 1)

@@ -29,9 +29,13 @@ from tsscompat.faiss_compat.gaps import absent as __getattr__  # noqa: F401 - a 
 from tsscompat.faiss_compat.gpu import *
 from tsscompat.faiss_compat.gpu_binary import *
 from tsscompat.faiss_compat.gpu_cagra import *
+from tsscompat.faiss_compat.gpu_cagra_configs import *
 from tsscompat.faiss_compat.gpu_cloners import *
+from tsscompat.faiss_compat.gpu_configs import *
+from tsscompat.faiss_compat.gpu_flat import *
 from tsscompat.faiss_compat.gpu_functions import *
-from tsscompat.faiss_compat.gpu_indexes import *
+from tsscompat.faiss_compat.gpu_index import *
+from tsscompat.faiss_compat.gpu_ivf import *
 from tsscompat.faiss_compat.gpu_resources import *
 from tsscompat.faiss_compat.graph import *
 from tsscompat.faiss_compat.hamming_functions import *

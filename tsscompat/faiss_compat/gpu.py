@@ -18,20 +18,12 @@ from tsscompat.faiss_compat.codes import IndexFlatCodes
 from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.gpu_binary import index_binary_cpu_to_gpu_multiple
-from tsscompat.faiss_compat.gpu_cagra import GpuIndexCagra, GpuIndexCagraConfig
-from tsscompat.faiss_compat.gpu_indexes import (
-    GpuIndexFlat,
-    GpuIndexFlatConfig,
-    GpuIndexIVFFlat,
-    GpuIndexIVFPQ,
-    GpuIndexIVFScalarQuantizer,
-    MemorySpace_Unified,
-    coarse_quantizer,
-    copy_on,
-    halve_quantizer,
-    noted,
-    recast,
-)
+from tsscompat.faiss_compat.gpu_cagra import GpuIndexCagra
+from tsscompat.faiss_compat.gpu_cagra_configs import GpuIndexCagraConfig
+from tsscompat.faiss_compat.gpu_configs import GpuIndexFlatConfig, MemorySpace_Unified
+from tsscompat.faiss_compat.gpu_flat import GpuIndexFlat, coarse_quantizer, halve_quantizer
+from tsscompat.faiss_compat.gpu_index import copy_on, noted, recast
+from tsscompat.faiss_compat.gpu_ivf import GpuIndexIVF, GpuIndexIVFFlat, GpuIndexIVFPQ, GpuIndexIVFScalarQuantizer
 from tsscompat.faiss_compat.gpu_resources import (
     GpuClonerOptions,
     GpuMultipleClonerOptions,
@@ -96,10 +88,9 @@ def _named_on_gpu(twin: Any, resources: Any, options: GpuClonerOptions) -> Any:
         return GpuIndexFlat(resources, twin, config)
     made = recast(twin, kind)
     made._gpu_resources = resources
-    made.__dict__["_gpu_indices"] = options.indicesOptions
-    made.__dict__["_gpu_space"] = options.memorySpace
     noted(made, resources)
-    if isinstance(made, IndexIVF):
+    if isinstance(made, GpuIndexIVF):
+        made._keep(options)
         half = GpuIndexFlatConfig()
         half.useFloat16 = options.useFloat16CoarseQuantizer
         halve_quantizer(made, half)

@@ -16,8 +16,9 @@ from tsscompat.faiss_compat.gpu_binary_indexes import (
     GpuIndexBinaryFlatConfig,
     plain_copy,
 )
-from tsscompat.faiss_compat.gpu_cagra import GpuIndexCagraConfig
-from tsscompat.faiss_compat.gpu_indexes import MemorySpace_Device, recast
+from tsscompat.faiss_compat.gpu_cagra_configs import GpuIndexCagraConfig
+from tsscompat.faiss_compat.gpu_configs import MemorySpace_Device
+from tsscompat.faiss_compat.gpu_index import recast
 from tsscompat.faiss_compat.gpu_resources import GpuClonerOptions, GpuMultipleClonerOptions, footprint
 
 

@@ -5,32 +5,20 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from tsscompat.algorithms import cagra
 from tsscompat.devices import CPU, Placement, gpu
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import anything
 from tsscompat.faiss_compat.binary import IndexBinary, IndexBinaryFlat
 from tsscompat.faiss_compat.binary_graph import IndexBinaryHNSWCagra, as_floats
-from tsscompat.faiss_compat.codes import allowed_rows
-from tsscompat.faiss_compat.gpu_cagra import (
-    GpuIndexCagraConfig,
-    SearchParametersCagra,
-    bottom_edges,
-    flat_graph,
-    set_bottom_edges,
-    starts,
-    walk_of,
-)
-from tsscompat.faiss_compat.gpu_indexes import GpuIndexConfig, recast, split_config
+from tsscompat.faiss_compat.gpu_cagra_configs import GpuIndexCagraConfig
+from tsscompat.faiss_compat.gpu_cagra_graph import CagraGraph
+from tsscompat.faiss_compat.gpu_configs import GpuIndexConfig, split_config
+from tsscompat.faiss_compat.gpu_index import recast
 from tsscompat.faiss_compat.params import SearchParameters
-from tsscompat.faiss_compat.stats import cvar
-from tsscompat.faiss_compat.vectors import Int64Vector
-from tsscompat.kernels import graph as kernel
+from tsscompat.faiss_compat.vectors import Vector
 from tsscompat.kernels.hamming import WORST
-from tsscompat.kernels.metrics import HAMMING
 
 
 class GpuIndexBinaryFlatConfig(GpuIndexConfig):
@@ -93,91 +81,49 @@ class GpuIndexBinaryFlat(GpuIndexBinary, IndexBinaryFlat):
         self._begin(provider, first, config)
 
 
-class GpuIndexBinaryCagra(GpuIndexBinary, IndexBinaryHNSWCagra):
-    """A graph of binary codes on a GPU: (resources, bits or index, config). Training takes the codes and makes the graph, once."""
-
-    _degrees: tuple[int, int] = (128, 64)
+class GpuIndexBinaryCagra(CagraGraph, GpuIndexBinary, IndexBinaryHNSWCagra):
+    """A graph of binary codes on a GPU: (resources, bits or index, config)."""
 
     def __init__(self, provider: Any = None, *arguments: Any, config: GpuIndexCagraConfig | None = None) -> None:
         arguments, config = split_config(arguments, config, GpuIndexCagraConfig)
         first = arguments[0] if arguments else 0
         config._check()
-        self._degrees = (int(config.intermediate_graph_degree), int(config.graph_degree))
         d = first.d if isinstance(first, IndexBinary) else first
-        IndexBinaryHNSWCagra.__init__(self, d, max(1, self._degrees[1] // 2))
-        self.base_level_only, self.is_trained = True, False
+        IndexBinaryHNSWCagra.__init__(self, d, max(1, config.graph_degree // 2))
+        self._configure(config)
         self._begin(provider, first, config)
 
-    def _train(self, x: Tensor) -> None:
-        if not self.is_trained:
-            wide, degree = self._degrees
-            self._take(x, cagra.build(x, max(wide, degree), degree, HAMMING))
+    def _new_storage(self) -> tuple[Any, Vector]:
+        storage = IndexBinaryFlat(self.d)
+        return storage, storage.xb
+
+    def _rows_held(self) -> Tensor:
+        return self._flat()._rows
+
+    def _walked(self, x: Tensor) -> Tensor:
+        return as_floats(x)
 
     def add(self, x: Any) -> None:
         """Training under another name, as in FAISS."""
         self.train(x)
 
-    def _add(self, x: Tensor, ids: Tensor | None) -> None:
-        self._train(x)
-
-    def _take(self, x: Tensor, edges: Tensor) -> None:
-        """Become the graph of these codes."""
-        storage = IndexBinaryFlat(self.d)
-        storage._move(Placement(self.device, self.getDevice()))
-        storage._add(x, None)
-        self.storage, self.own_fields, self.ntotal = storage, True, x.shape[0]
-        flat_graph(self.hnsw, edges)
-        self._drop_caches()
-        self.is_trained = True
-
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
-        check(self.is_trained, "{} must be trained before a search", type(self).__name__)
-        given = params if isinstance(params, SearchParametersCagra) else SearchParametersCagra()
-        allowed = None if params is None or params.sel is None else allowed_rows(params, self.ntotal, self.device)
-        begin = starts(self.ntotal, given, self.device)
-        distances, labels, counts = kernel.search(
-            as_floats(x), self._vectors(), self.hnsw._arrays(), walk_of(given, k), k, HAMMING, 0.0, allowed, begin
-        )
-        cvar.hnsw_stats._add_later(("ndis", "nhops"), torch.as_tensor(counts, device=x.device))
+        distances, labels = self._nearest_nodes(x, k, params)
         missing = labels < 0
         return distances.masked_fill(missing, 0).int().masked_fill(missing, WORST), labels
-
-    def _reset(self) -> None:
-        nothing = torch.empty(0, self.code_size, dtype=torch.uint8, device=self.device)
-        self._take(nothing, torch.empty(0, self._degrees[1], device=self.device))
-        self.is_trained = False
-
-    def get_knngraph(self) -> Int64Vector:
-        """The edges, node by node."""
-        return Int64Vector(bottom_edges(self.hnsw).reshape(-1))
 
     def copyFrom(self, index: Any) -> None:
         """Take codes and bottom level of an IndexBinaryHNSWCagra."""
         self._expect(index)
         self.d, self.code_size = index.d, index.code_size
-        edges = bottom_edges(index.hnsw).to(self.device)
-        self._degrees = (max(self._degrees[0], edges.shape[1]), edges.shape[1])
-        self._take(index._flat()._rows.to(self.device), edges)
+        self._copy_graph(index, index._flat()._rows)
 
     def copyTo(self, index: Any) -> None:
         """Make an IndexBinaryHNSWCagra of the graph, on the CPU; with upper levels, unless it has `base_level_only` set."""
-        check(isinstance(index, IndexBinaryHNSWCagra), "expected an IndexBinaryHNSWCagra, got {}", type(index).__name__)
-        check(self.is_trained, "nothing to copy: the index is not trained")
-        codes, edges, base_only = self._flat()._rows.cpu(), bottom_edges(self.hnsw).cpu(), bool(index.base_level_only)
+        rows, edges, base_only = self._bottom_on_cpu(index)
         IndexBinaryHNSWCagra.__init__(index, self.d, max(1, edges.shape[1] // 2))
-        index._move(Placement(CPU))
-        index.base_level_only = base_only
-        if base_only:
-            index.storage._add(codes, None)
-            index.ntotal = codes.shape[0]
-            flat_graph(index.hnsw, edges)
-        else:
-            index.init_level0 = False
-            IndexBinaryHNSWCagra._add(index, codes, None)
-            index.init_level0 = True
-            set_bottom_edges(index.hnsw, edges)
+        self._layered_copy(index, rows, edges, base_only)
         index.keep_max_size_level0 = False
-        index._drop_caches()
 
 
 __all__ = ["GpuIndexBinaryCagra", "GpuIndexBinaryFlat", "GpuIndexBinaryFlatConfig"]

@@ -17,7 +17,7 @@ from tsscompat.faiss_compat.gpu import (
     on_several,
     sharded,
 )
-from tsscompat.faiss_compat.gpu_indexes import GpuIndexIVFPQ
+from tsscompat.faiss_compat.gpu_ivf import GpuIndexIVFPQ
 from tsscompat.faiss_compat.gpu_resources import (
     GpuClonerOptions,
     GpuMultipleClonerOptions,

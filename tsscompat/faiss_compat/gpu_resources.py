@@ -1,4 +1,4 @@
-"""GPU resources and the options of placing: which do something, which are permissions, which raise (see gpu_indexes.py)."""
+"""GPU resources and the options of placing: which do something, which are permissions, which raise (see gpu_configs.py)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tsscompat.devices import free_memory, gpu, gpu_count
 from tsscompat.errors import check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer
-from tsscompat.faiss_compat.gpu_indexes import INDICES_64_BIT, GpuIndexIVFConfig, MemorySpace_Device
+from tsscompat.faiss_compat.gpu_configs import INDICES_64_BIT, GpuIndexIVFConfig, MemorySpace_Device
 from tsscompat.faiss_compat.vectors import ObjectVector, Vector
 
 
@@ -192,7 +192,7 @@ class GpuResourcesVector(ObjectVector):
 
 
 class GpuClonerOptions(Stated):
-    """How an index is placed on a GPU; see gpu_indexes.py for what is done, what is only permitted, and what is refused."""
+    """How an index is placed on a GPU; see gpu_configs.py for what is done, what is only permitted, and what is refused."""
 
     indicesOptions = enum(int, INDICES_64_BIT)
     useFloat16CoarseQuantizer = boolean(False, "store a flat coarse quantizer as float16")
@@ -201,7 +201,7 @@ class GpuClonerOptions(Stated):
     reserveVecs = int64(0, "permission to allocate ahead")
     storeTransposed = boolean(False, "without effect, as in FAISS")
     verbose = boolean(False, "say what is placed where")
-    use_cuvs = boolean(False, "permits cuVS's kernels; ours answer either way")
+    use_cuvs = boolean(False, "our kernels answer either way; lists pad the results of a query with NaNs as cuVS does")
     allowCpuCoarseQuantizer = boolean(False, "every coarse quantizer lives on the GPU")
     memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Unified: lists stay in the host's memory (not an option of FAISS's)")
 

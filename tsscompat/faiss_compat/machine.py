@@ -60,8 +60,11 @@ def check_openmp() -> bool:
 
 
 def get_compile_options() -> str:
-    """What computes: FAISS names instruction sets here, the compilers of torch and numba choose them at run time."""
-    return "OPTIMIZE TORCH " + ("NUMBA " if importlib.util.find_spec("numba") else "") + ("GPU " if gpu_count() else "")
+    """What computes: FAISS names instruction sets here, the compilers of torch and numba choose them at run time.
+
+    Where there is a GPU, or a virtual one, CUVS is among it: what scripts ask that word for (CAGRA, `use_cuvs`) is there, by other kernels.
+    """
+    return "OPTIMIZE TORCH " + ("NUMBA " if importlib.util.find_spec("numba") else "") + ("GPU CUVS " if gpu_count() else "")
 
 
 def get_mem_usage_kb() -> int:
