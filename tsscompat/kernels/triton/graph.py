@@ -58,9 +58,11 @@ def _cost_of_key(key):
 def _merged(pool, fresh, room, limit, P: tl.constexpr, W: tl.constexpr):
     """The least `limit` keys of a sorted pool (P,) and fresh keys (W,), sorted, by way of `room`."""
     at = tl.arange(0, P)
-    below = tl.sum((fresh[None, :] < pool[:, None]).to(tl.int32), 1)
+    # No live key is there twice, so that a pool's key that no fresh one is below is below that one.
+    before = (fresh[None, :] < pool[:, None]).to(tl.int32)
+    below = tl.sum(before, 1)
     tl.store(room + at + below, pool, mask=at + below < P)
-    ahead = tl.sum((pool[None, :] < fresh[:, None]).to(tl.int32), 1) + tl.sum((fresh[None, :] < fresh[:, None]).to(tl.int32), 1)
+    ahead = P - tl.sum(before, 0) + tl.sum((fresh[:, None] < fresh[None, :]).to(tl.int32), 0)
     tl.store(room + ahead, fresh, mask=(fresh != 0x7FFFFFFFFFFFFFFF) & (ahead < P))
     tl.debug_barrier()
     merged = tl.load(room + at)
@@ -208,7 +210,9 @@ def _walk(
             edges = tl.load(offsets + ((here >> 1) & 0x7FFFFFFF)) + first_edge
             near = tl.load(neighbors + edges + lane, mask=lane < width, other=-1)
             keys, fresh = _fresh_keys(mine, rows, seen, near, near >= 0, d, p, METRIC, LARGEST, W, BD)
-            pool = _merged(pool, keys, room, ef, P, W)
+            # What is worse than all of a full pool changes nothing, which of half of the steps is true.
+            if tl.min(keys, 0) < tl.max(tl.where(at < ef, pool, 0), 0):
+                pool = _merged(pool, keys, room, ef, P, W)
             if APART:
                 found = _merged(found, _only_allowed(keys, allowed, MASKED), results, k, K, W)
             n_costs += tl.sum(fresh.to(tl.int64), 0)
@@ -220,6 +224,15 @@ def _walk(
     _write(found, distances + q * k, labels + q * k, k, LARGEST, K)
     tl.atomic_add(counts, n_costs)
     tl.atomic_add(counts + 1, steps)
+
+
+def _options(nq: int, pool: int) -> dict[str, int | None]:
+    """How many warps walk together, and the registers that they are held to.
+
+    Walks wait for memory most of the time: with 128 registers four of them share a multiprocessor, or two with 8 warps. Few queries leave
+    multiprocessors idle, and 8 warps make their steps shorter.
+    """
+    return {"num_warps": 8 if pool > 64 or nq <= 256 else 4, "maxnreg": 128 if pool <= 256 else None}
 
 
 def _widths(graph: Graph) -> int:
@@ -301,6 +314,7 @@ def search(
                     K=most,
                     W=width,
                     BD=power_of_two(d, 4, 64),
+                    **_options(m, pool),
                 )
         return distances, labels, counts
 

@@ -16,7 +16,7 @@ def _sum_rows(x, order, starts, weights, sums, held, d, WEIGHTED: tl.constexpr, 
     at = tl.program_id(1) * BD + tl.arange(0, BD)
     begin = tl.load(starts + segment)
     end = tl.load(starts + segment + 1)
-    total = tl.zeros([BD], tl.float32)
+    total = tl.zeros([BN, BD], tl.float32)
     share = tl.zeros([BN], tl.float32)
     for start in range(begin, end, BN):
         place = start + tl.arange(0, BN)
@@ -29,8 +29,8 @@ def _sum_rows(x, order, starts, weights, sums, held, d, WEIGHTED: tl.constexpr, 
             share += weight
         else:
             share += inside.to(tl.float32)
-        total += tl.sum(value, 0)
-    tl.store(sums + segment * d + at, total, mask=at < d)
+        total += value
+    tl.store(sums + segment * d + at, tl.sum(total, 0), mask=at < d)
     if tl.program_id(1) == 0:
         tl.store(held + segment, tl.sum(share, 0))
 
@@ -54,7 +54,7 @@ def segment_sums(x: Tensor, owner: Tensor, weights: Tensor | None, k: int) -> tu
             held,
             x.shape[1],
             WEIGHTED=weights is not None,
-            BN=32,
+            BN=power_of_two(x.shape[0] // max(1, k), 8, 64),
             BD=bd,
         )
     return sums, held
