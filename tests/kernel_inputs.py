@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from hypothesis import strategies as st
 from kernel_inputs_binary import BINARY
+from kernel_inputs_entries import INPUTS as ENTRIES
 from kernel_inputs_fastscan import INPUTS as FAST_SCAN
 from torch import Tensor
 
@@ -784,6 +785,7 @@ def near_parts(draw) -> tuple:
 
 INPUTS = (
     BINARY
+    | ENTRIES
     | FAST_SCAN
     | {
         "beam.beam_codes": beam_codes,

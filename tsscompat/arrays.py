@@ -18,6 +18,7 @@ from tsscompat.errors import ArgumentError, expect
 
 Array = Any  # numpy.ndarray | torch.Tensor | anything with __dlpack__
 
+_FLOATS, _IDS = np.dtype(np.float32), np.dtype(np.int64)
 _NUMPY = {
     torch.float32: np.float32,
     torch.float64: np.float64,
@@ -107,13 +108,21 @@ class Batch:
         return out
 
 
-def plain_rows(x: Array, d: int, dtype: Any = np.float32) -> bool:
+def plain_rows(x: Array, d: int, dtype: Any = _FLOATS) -> bool:
     """Whether this is an array of shape (n, d) as compiled code takes them."""
-    if not isinstance(x, np.ndarray) or x.dtype != dtype or x.ndim != 2 or x.shape[1] != d or not x.size:
+    if not isinstance(x, np.ndarray) or x.dtype != dtype:
+        return False
+    shape = x.shape
+    if len(shape) != 2 or shape[1] != d or not shape[0] or not d:
         return False
     flags, strides = x.flags, x.strides
     # A single row of an array that runs backwards is contiguous to numpy, and nothing that torch takes.
     return flags.c_contiguous and flags.writeable and strides[0] > 0 and strides[1] > 0
+
+
+def plain_ids(x: Array, n: int) -> bool:
+    """Whether this is an array of n ids as compiled code takes them."""
+    return isinstance(x, np.ndarray) and x.dtype == _IDS and x.shape == (n,) and x.flags.writeable and x.strides == (8,)
 
 
 def arrays_of(found: tuple[Any, Any] | None) -> tuple[Array, Array] | None:

@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import Array, Batch, as_tensor, numpy_out, plain_rows, rows
+from tsscompat.arrays import Array, Batch, as_tensor, numpy_out, plain_ids, plain_rows, rows
 from tsscompat.arrays import ids as ids_in
 from tsscompat.devices import Placement
-from tsscompat.errors import FaissError, MethodError, check, expect
+from tsscompat.errors import FaissError, MethodError, check, expect, of_kind
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import Stated, boolean, enum, int64, integer, single
 from tsscompat.faiss_compat.computers import DistanceComputer
 from tsscompat.faiss_compat.params import SearchParameters, search_params
 from tsscompat.faiss_compat.pointers import PointerMethods
-from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorBatch
+from tsscompat.faiss_compat.selectors import GivenIds, IDSelector
 
+_LEAST = -(1 << 63)  # the least id
 _NUMERIC_TYPES = {enums.Float32: torch.float32, enums.Float16: torch.float16, enums.Int8: torch.int8}
 
 
@@ -50,6 +51,22 @@ def lims_out(batch: Batch, lims: Tensor) -> Array:
 STORED_AS: dict[type, Callable[[Any, torch.dtype], Index]] = {}
 
 
+# Ways around the hooks that numpy's arrays take, and the hooks that they go around: a class that writes one of these anew does not
+# inherit the way.
+_SHORT_WAYS = {
+    "_add_arrays": (
+        ("_add", "_add_with_ids", "_add_core", "_add_codes", "_add_sa_codes")
+        + ("_sa_encode", "_encode_vectors", "_own_lists", "_link", "_named")
+    ),
+    "_reconstruct_array": (
+        ("_reconstruct", "_reconstruct_one", "_reconstruct_n", "_sa_decode", "_decode_vectors", "_decode_rows")
+        + ("_rows", "_vectors")
+    ),
+}
+# So many vectors are added the short way.
+_FEW = 4
+
+
 class Index(PointerMethods, Stated):
     """Vectors that can be searched."""
 
@@ -59,6 +76,13 @@ class Index(PointerMethods, Stated):
     is_trained = boolean(True, "whether vectors can be added")
     metric_type = enum(int, enums.METRIC_L2, "what the distance is")
     metric_arg = single(0.0, "the p of METRIC_Lp")
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        for way, hooks in _SHORT_WAYS.items():
+            if way not in own and any(name in own for name in hooks):
+                setattr(cls, way, vars(Index)[way])
 
     def __init__(self, d: int = 0, metric: int = enums.METRIC_L2) -> None:
         super().__init__()
@@ -89,16 +113,29 @@ class Index(PointerMethods, Stated):
 
     def add(self, x: Array, numeric_type: int = enums.Float32) -> None:
         """Adds vectors to the index; they are numbered from ntotal on."""
+        if numeric_type == enums.Float32 and plain_rows(x, self.d) and self.is_trained and self._add_few(x, None):
+            return
         batch = rows(x if numeric_type == enums.Float32 else _numeric(x, numeric_type), self.d, self.device)
         check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)
         self._add(batch.tensor, None)
 
     def add_with_ids(self, x: Array, ids: Array, numeric_type: int = enums.Float32) -> None:
         """Adds vectors to the index under ids of the caller's."""
+        if numeric_type == enums.Float32 and plain_rows(x, self.d) and plain_ids(ids, x.shape[0]):
+            if self.is_trained and self._add_few(x, ids):
+                return
         batch = rows(_numeric(x, numeric_type), self.d, self.device)
         given = ids_in(ids, batch.tensor.shape[0], self.device)
         check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)
         self._add_with_ids(batch.tensor, given)
+
+    def _add_few(self, x: Array, ids: Array | None) -> bool:
+        """Add a few vectors the short way, where there is one."""
+        return x.shape[0] <= _FEW and self.__dict__["_device"].type == "cpu" and self._add_arrays(x, ids)
+
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        """Adding vectors, and their ids, that are arrays of numpy's, without tensors; False, with nothing done, where that cannot be."""
+        return False
 
     def search(
         self,
@@ -173,7 +210,18 @@ class Index(PointerMethods, Stated):
 
     def reconstruct(self, key: int, x: Array | None = None) -> Array:
         """The vector with an id, as far as the index still knows it."""
-        return self._one_out(self._reconstruct_one(operator.index(key)), x)
+        key = operator.index(key)
+        if not _LEAST <= key < -_LEAST:
+            raise OverflowError(f"an id has 64 bits, got {key}")
+        if x is None and self.__dict__["_device"].type == "cpu":
+            found = self._reconstruct_array(key)
+            if found is not None:
+                return found
+        return self._one_out(self._reconstruct_one(key), x)
+
+    def _reconstruct_array(self, key: int) -> Array | None:
+        """The same without tensors; None where that cannot be."""
+        return None
 
     def reconstruct_batch(self, key: Array, x: Array | None = None) -> Array:
         """The vectors with some ids."""
@@ -197,7 +245,7 @@ class Index(PointerMethods, Stated):
         if isinstance(x, IDSelector):
             return self._remove(x)
         expect(x.ndim == 1, "expected ids of shape (n,), got {}", tuple(x.shape))
-        return self._remove(IDSelectorBatch(x))
+        return self._remove(GivenIds(x))
 
     def update_vectors(self, keys: Array, x: Array) -> None:
         """Replace the vectors that have some ids."""
@@ -213,12 +261,12 @@ class Index(PointerMethods, Stated):
 
     def merge_from(self, otherIndex: Index, add_id: int = 0) -> None:
         """Move another index's vectors to the end of this one, leaving it empty."""
-        self._check_compatible_for_merge(otherIndex)
-        self._merge_from(otherIndex, int(add_id))
+        self._check_compatible_for_merge(of_kind(otherIndex, Index))
+        self._merge_from(otherIndex, operator.index(add_id))
 
     def check_compatible_for_merge(self, otherIndex: Index) -> None:
         """Raise unless the other index could be merged into this one."""
-        self._check_compatible_for_merge(otherIndex)
+        self._check_compatible_for_merge(of_kind(otherIndex, Index))
 
     def permute_entries(self, perm: Array) -> None:
         """Reorder the vectors: the i-th becomes the one that was at perm[i]."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms.blocks import blocks
+from tsscompat.arrays import Array
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.attributes import size_t, vector
@@ -17,6 +19,7 @@ from tsscompat.faiss_compat.params import SearchParameters, selector_of
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.vectors import UInt8Vector
 from tsscompat.kernels import flat
+from tsscompat.kernels.entries import Coder, read_code, write_codes
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.named import best_named
 from tsscompat.kernels.select import merge, padded
@@ -63,6 +66,31 @@ class IndexFlatCodes(Index):
             self.codes.resize(before * self.code_size)
             self.ntotal = before
             raise
+
+    def _row_coder(self) -> Coder | None:
+        """How single vectors become codes and back, where compiled code knows that."""
+        return None
+
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        coder = self._row_coder() if ids is None else None
+        if coder is None:
+            return False
+        codes, size = self.codes, x.shape[0] * self.code_size
+        room, at = codes.extended(size)
+        write_codes(x, coder, room, at)
+        codes._n = at + size
+        self.__dict__["ntotal"] += x.shape[0]
+        self._drop_caches()
+        return True
+
+    def _reconstruct_array(self, key: int) -> Array | None:
+        coder = self._row_coder()
+        if coder is None:
+            return None
+        check_key(key, self.ntotal)
+        out = np.empty(self.d, np.float32)
+        read_code(self.codes.array, key * self.code_size, coder, out)
+        return out
 
     def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
         # Ids are not looked at, as in FAISS: the index numbers its vectors itself.

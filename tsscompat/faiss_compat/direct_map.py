@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from tsscompat.devices import CPU, Placement
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Stated, anything, enum, vector
 from tsscompat.faiss_compat.invlists import InvertedLists
-from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorBatch
+from tsscompat.faiss_compat.selectors import GivenIds, IDSelector, IDSelectorArray
 from tsscompat.faiss_compat.vectors import Int64Vector
 
 _LOW = 0xFFFFFFFF
@@ -164,6 +165,15 @@ class DirectMap(Stated):
         else:
             self.hashtable.update(zip(ids.tolist(), places.tolist()))
 
+    def _noted(self, names: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> None:
+        """The same for entries whose places are known."""
+        if self.type == self.Array:
+            room, at = self.array.extended(places.shape[0])
+            room[at : at + places.shape[0]] = places
+            self.array._n = at + places.shape[0]
+        else:
+            self.hashtable.update(zip(names.tolist(), places.tolist()))
+
     def remove_ids(self, sel: IDSelector, invlists: InvertedLists) -> int:
         """Remove entries from the lists as FAISS does: the last entry of a list takes a removed one's place."""
         if self.type == self.Hashtable:
@@ -180,7 +190,7 @@ class DirectMap(Stated):
         return n
 
     def _remove_known(self, sel: IDSelector, invlists: InvertedLists) -> int:
-        check(isinstance(sel, (IDSelectorArray, IDSelectorBatch)), "remove with hashtable works only with IDSelectorArray")
+        check(isinstance(sel, (IDSelectorArray, GivenIds)), "remove with hashtable works only with IDSelectorArray")
         edit, n = _Edit(invlists), 0
         for id in cast(IDSelectorArray, sel)._ids.tolist():
             place = self.hashtable.pop(id, None)

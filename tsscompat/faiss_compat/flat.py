@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms.blocks import squared_norms
 from tsscompat.algorithms.replays import recordable, replayed
+from tsscompat.arrays import Array
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, vector
-from tsscompat.faiss_compat.base import check_keys
+from tsscompat.faiss_compat.base import check_key, check_keys
 from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer, FlatCodesDistanceComputer
 from tsscompat.faiss_compat.params import SearchParameters
@@ -49,6 +51,22 @@ class IndexFlat(IndexFlatCodes):
     def _add(self, x: Tensor, ids: Tensor | None) -> None:
         if x.shape[0]:
             self._add_sa_codes(x.view(torch.uint8), None)
+
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        if ids is not None:
+            return False
+        codes, size = self.codes, x.nbytes
+        room, at = codes.extended(size)
+        room[at : at + size] = x.view(np.uint8).reshape(-1)
+        codes._n = at + size
+        self.__dict__["ntotal"] += x.shape[0]
+        self._drop_caches()
+        return True
+
+    def _reconstruct_array(self, key: int) -> Array | None:
+        check_key(key, self.ntotal)
+        size = 4 * self.d
+        return self.codes.array[key * size : (key + 1) * size].view(np.float32).copy()
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         if k == 1 and params is None and self.ntotal and x.shape[0] >= flat.BLAS_FROM and not self.metric_arg:

@@ -17,6 +17,7 @@ from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, size_t
 from tsscompat.faiss_compat.vectors import Int64Vector, ObjectVector, UInt8Vector, Vector
+from tsscompat.kernels.entries import Coder, enter
 from tsscompat.kernels.ivf_lists import Ragged, append
 
 
@@ -267,8 +268,9 @@ class PerList:
 class ArrayInvertedLists(InvertedLists):
     """Lists in memory."""
 
-    _caches = ("_lists",)
+    _caches: tuple[str, ...] = ("_lists", "_tail_seen")
     _lists: Any
+    _tail_seen: Any
 
     def __init__(self, nlist: int = 0, code_size: int = 0) -> None:
         super().__init__(nlist, code_size)
@@ -343,6 +345,26 @@ class ArrayInvertedLists(InvertedLists):
         self._changes += 1
         self._ragged().kept.pop("widest", None)
         return places
+
+    def _enter(self, x: Any, names: Any, coder: Coder, centers: Tensor, metric: int, residual: bool, places: Any) -> int:
+        """Put vectors of an array into the lists of their nearest centers; says how many there was room for, and their places."""
+        lists = self._ragged()
+        if lists.codes.shape[1] != coder.code_size or lists.nlist < centers.shape[0]:
+            return 0
+        done = enter(x, names, coder, centers, metric, residual, lists, self._rooms, self._tail, places)
+        moved = self._tail_array()[1]
+        if moved:
+            self._moves += int(moved)
+            self._tail_array()[1] = 0
+        self._changes += 1
+        lists.kept.pop("widest", None)
+        return done
+
+    def _tail_array(self) -> Any:
+        kept = self.__dict__.get("_tail_seen")
+        if kept is None or kept[0] is not self._tail:
+            kept = self._tail_seen = self._tail, self._tail.numpy()
+        return kept[1]
 
     def _set_rows(self, rows: Tensor, codes: Tensor, ids: Tensor) -> None:
         self._codes[rows] = codes

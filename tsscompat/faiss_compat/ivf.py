@@ -9,6 +9,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,7 @@ from tsscompat.faiss_compat.profiles import Profiled, ProfileMethods
 from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels.bits import tail
+from tsscompat.kernels.entries import Coder, recall
 from tsscompat.kernels.ivf import nearest_lists, residuals
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
@@ -243,6 +245,29 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
 
     def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
         self._add(x, ids)
+
+    def _row_coder(self) -> Coder | None:
+        """How single vectors, or their residuals, become codes and back, where compiled code knows that."""
+        return None
+
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        lists, direct, n = self.invlists, self.direct_map, x.shape[0]
+        centers, coder = self._plain_centers(), self._row_coder()
+        if coder is None or centers is None or not isinstance(lists, ArrayInvertedLists) or centers.shape[0] > self.nlist:
+            return False
+        if ids is None:
+            names = np.arange(self.ntotal, self.ntotal + n)
+        else:
+            direct.check_can_add(ids)
+            names = ids
+        places = np.empty(n, np.int64)
+        done = lists._enter(x, names, coder, centers, self.quantizer.metric_type, self.by_residual, places)
+        if direct.type != direct.NoMap:
+            direct._noted(names[:done], places[:done])
+        self.__dict__["ntotal"] += done
+        if done < n:  # the arena is laid out anew for the others
+            self._add(torch.from_numpy(x[done:]), torch.from_numpy(names[done:]) if ids is not None else None)
+        return True
 
     def _add_core(self, x: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
         """Add vectors to given lists; those of list -1 are counted but kept nowhere."""
@@ -479,6 +504,15 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     def _reconstruct(self, keys: Tensor) -> Tensor:
         places = self.direct_map._get(keys)
         return self._decode_rows(self._lists()._rows(places >> 32, places & 0xFFFFFFFF), places >> 32)
+
+    def _reconstruct_array(self, key: int) -> Array | None:
+        lists, coder = self.invlists, self._row_coder()
+        centers = self._plain_centers() if self.by_residual else None
+        if coder is None or not isinstance(lists, ArrayInvertedLists) or (centers is None and self.by_residual):
+            return None
+        out = np.empty(self.d, np.float32)
+        found = recall(lists._ragged(), self.direct_map.get(key), coder, centers, out)
+        return out if found else None
 
     def _reconstruct_one(self, key: int) -> Tensor:
         place = self.direct_map.get(key)

@@ -15,6 +15,7 @@ from tsscompat.faiss_compat.ivf import IndexIVF
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.kernels.bits import tail
+from tsscompat.kernels.entries import PLAIN, Coder
 
 
 class IndexIVFFlat(IndexIVF):
@@ -22,6 +23,9 @@ class IndexIVFFlat(IndexIVF):
 
     _quick = True
     _arrays = True
+
+    _caches = ("_coding",)
+    _coding: Coder | None
 
     def __init__(
         self, quantizer: Index | None = None, d: int = 0, nlist: int = 0, metric: int = METRIC_L2, own_invlists: bool = True
@@ -31,6 +35,17 @@ class IndexIVFFlat(IndexIVF):
 
     def _list_codec(self, params: SearchParametersIVF | None) -> ListCodec:
         return Flat(self.metric_type, self.metric_arg)
+
+    _add_arrays, _reconstruct_array = IndexIVF._add_arrays, IndexIVF._reconstruct_array
+
+    def _row_coder(self) -> Coder | None:
+        size = 4 * self.d
+        if self.by_residual or self.code_size != size:
+            return None
+        kept = self._coding
+        if kept is None or kept.d != self.d:
+            kept = self._coding = Coder(PLAIN, self.d, size)
+        return kept
 
     def _add_core(self, x: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
         check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)

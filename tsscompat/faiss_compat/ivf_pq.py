@@ -25,6 +25,7 @@ from tsscompat.faiss_compat.quantizers import ProductQuantizer
 from tsscompat.faiss_compat.selectors import IDSelector
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import AlignedTableFloat32, UInt8Vector
+from tsscompat.kernels.entries import Coder
 from tsscompat.kernels.ivf_terms import product_terms
 from tsscompat.kernels.select import select
 from tsscompat.kernels.singles import times
@@ -106,6 +107,11 @@ class IndexIVFPQ(IndexIVF):
 
     def _train_encoder_num_vectors(self) -> int:
         return int(self.pq.cp.max_points_per_centroid * self.pq.ksub)
+
+    _add_arrays, _reconstruct_array = IndexIVF._add_arrays, IndexIVF._reconstruct_array
+
+    def _row_coder(self) -> Coder | None:
+        return self.pq._row_coder() if self.code_size == self.pq.code_size else None
 
     def _encode_vectors(self, x: Tensor, list_nos: Tensor) -> Tensor:
         wanted = self._residuals(x, list_nos) if self.by_residual else x

@@ -114,8 +114,8 @@ class IndexIVFScalarQuantizer(IndexIVF):
 
     _add_arrays, _reconstruct_array = IndexIVF._add_arrays, IndexIVF._reconstruct_array
 
-    def _coder(self) -> Coder | None:
-        return self.sq._coder() if self.code_size == self.sq.code_size else None
+    def _row_coder(self) -> Coder | None:
+        return self.sq._row_coder() if self.code_size == self.sq.code_size else None
 
     def _encode_vectors(self, x: Tensor, list_nos: Tensor) -> Tensor:
         if self.code_size == 0:

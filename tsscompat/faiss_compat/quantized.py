@@ -151,8 +151,8 @@ class IndexScalarQuantizer(ScannedCodes):
 
     _add_arrays, _reconstruct_array = IndexFlatCodes._add_arrays, IndexFlatCodes._reconstruct_array
 
-    def _coder(self) -> Coder | None:
-        return self.sq._coder() if self.code_size == self.sq.code_size else None
+    def _row_coder(self) -> Coder | None:
+        return self.sq._row_coder() if self.code_size == self.sq.code_size else None
 
     def _sa_encode(self, x: Tensor) -> Tensor:
         return self.sq._encode(x)
@@ -195,8 +195,8 @@ class IndexPQ(ScannedCodes):
 
     _add_arrays, _reconstruct_array = IndexFlatCodes._add_arrays, IndexFlatCodes._reconstruct_array
 
-    def _coder(self) -> Coder | None:
-        return self.pq._coder() if self.code_size == self.pq.code_size else None
+    def _row_coder(self) -> Coder | None:
+        return self.pq._row_coder() if self.code_size == self.pq.code_size else None
 
     def _sa_encode(self, x: Tensor) -> Tensor:
         return self.pq._encode(x)

@@ -19,6 +19,7 @@ from tsscompat.faiss_compat.flat import IndexFlatL2
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector
 from tsscompat.kernels import bits
+from tsscompat.kernels.entries import PRODUCT, STEPS, Coder
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, pairwise
 
 
@@ -65,6 +66,9 @@ class Quantizer(Stated):
 
 class ProductQuantizer(Quantizer):
     """M parts of a vector, each replaced by the number of its nearest centroid."""
+
+    _caches = ("_coding",)
+    _coding: Any
 
     Train_default, Train_hot_start, Train_shared, Train_hypercube, Train_hypercube_pca = range(5)
 
@@ -166,6 +170,17 @@ class ProductQuantizer(Quantizer):
         clus._train(room, index, None, None)
         return clus.centroids.tensor.view(self.ksub, self.dsub)
 
+    def _row_coder(self) -> Coder | None:
+        """What encodes single vectors, kept as long as the centroids stay what they are; None for other sizes than bytes."""
+        centroids, kept = self.centroids, self._coding
+        held, values = centroids._buffer, (centroids._buffer._version, centroids._n, self.M, self.nbits, self.d)
+        if kept is None or kept[0] is not held or kept[1] != values:
+            fits = self.nbits == 8 and self.dsub > 0 and centroids._n == self.M * 256 * self.dsub and self.d == self.M * self.dsub
+            coder = Coder(PRODUCT, self.d, self.M, centroids=self._table) if fits else None
+            kept = self._coding = held, values, coder
+        found: Coder | None = kept[2]
+        return found
+
     def _encode(self, x: Tensor) -> Tensor:
         return product.encode(x, self._table, self.nbits)
 
@@ -265,6 +280,9 @@ def _into(res: Any, values: Tensor, fresh: bool) -> None:
 class ScalarQuantizer(Quantizer):
     """Each number of a vector by itself, in few bits."""
 
+    _caches = ("_coding",)
+    _coding: Any
+
     QT_8bit, QT_4bit, QT_8bit_uniform, QT_4bit_uniform, QT_fp16 = range(5)
     QT_8bit_direct, QT_6bit, QT_bf16, QT_8bit_direct_signed, QT_0bit = range(5, 10)
     QT_1bit_tqmse, QT_2bit_tqmse, QT_3bit_tqmse, QT_4bit_tqmse, QT_8bit_tqmse = range(10, 15)
@@ -291,6 +309,21 @@ class ScalarQuantizer(Quantizer):
 
     def _train(self, x: Tensor) -> None:
         self.trained.tensor = scalar.train(x, self.qtype, self.rangestat, self.rangestat_arg)
+
+    def _row_coder(self) -> Coder | None:
+        """What encodes single vectors, kept as long as what was trained stays what it is; None for other codes than steps of ranges."""
+        trained, kept = self.trained, self._coding
+        held, values = trained._buffer, (trained._buffer._version, trained._n, self.qtype, self.d)
+        if kept is None or kept[0] is not held or kept[1] != values:
+            kind = scalar.kind_of(self.qtype)
+            parts = 1 if kind.uniform else self.d
+            coder = None
+            if kind.ranged and trained._n == 2 * parts:
+                low, extent = trained.tensor[:parts], trained.tensor[parts:]
+                coder = Coder(STEPS, self.d, scalar.code_size(self.qtype, self.d), kind.bits, low, extent)
+            kept = self._coding = held, values, coder
+        found: Coder | None = kept[2]
+        return found
 
     def _encode(self, x: Tensor) -> Tensor:
         return scalar.encode(x, self.qtype, self.trained.tensor)

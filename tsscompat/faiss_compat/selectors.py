@@ -5,6 +5,7 @@ Each is one hook, `_mask(ids) -> bool`, on int64 tensors of any device.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,8 @@ class IDSelector(Stated):
 
     def is_member(self, id: int) -> bool:
         """Whether an id is in the set."""
+        if not -(1 << 63) <= operator.index(id) < 1 << 63:
+            raise OverflowError(f"an id has 64 bits, got {id}")
         return bool(self._mask(torch.tensor([id], dtype=torch.int64))[0])
 
     def _mask(self, ids: Tensor) -> Tensor:
@@ -99,6 +102,10 @@ class IDSelectorArray(_Listed):
 
 class IDSelectorBatch(_Listed):
     """Ids from a set."""
+
+
+class GivenIds(IDSelectorBatch):
+    """Ids that `remove_ids` got as an array: FAISS wraps them as what the index takes, a set or, with a hash table, an array."""
 
 
 class IDSelectorBitmap(IDSelector):

@@ -41,6 +41,7 @@ class Vector:
 
     dtype: ClassVar[torch.dtype] = torch.float32
     _lent: Tensor | None = None
+    _seen: tuple[Tensor, np.ndarray[Any, Any]] | None = None
 
     def __init__(self, content: Any = None) -> None:
         source = content.tensor if isinstance(content, Vector) else content
@@ -59,6 +60,20 @@ class Vector:
         flat = value.detach().reshape(-1)
         self._buffer = flat.to(self.dtype).contiguous()
         self._n = self._buffer.shape[0]
+
+    @property
+    def array(self) -> np.ndarray[Any, Any]:
+        """All memory of a vector on the CPU as an array, made once: a slice of it costs a tenth of a slice of a tensor."""
+        kept = self._seen
+        if kept is None or kept[0] is not self._buffer:
+            kept = self._seen = self._buffer, self._buffer.numpy()
+        return kept[1]
+
+    def extended(self, more: int) -> tuple[np.ndarray[Any, Any], int]:
+        """`array` with room for so many more items, and where they begin; who fills them counts them in `_n`."""
+        if self._n + more > self.array.shape[0]:
+            self.make_room(more)
+        return self.array, self._n
 
     def lend(self, memory: Tensor) -> None:
         """Be a view of memory that is others', until more is wanted."""
@@ -115,7 +130,7 @@ class Vector:
     def at(self, n: int) -> Any:
         if not 0 <= n < self._n:
             raise IndexError(f"index {n} of a vector of {self._n}")
-        return self._buffer[n].item()
+        return self.array.item(n) if self._buffer.is_cpu else self._buffer[n].item()
 
     def push_back(self, x: Any) -> None:
         self.append(torch.tensor([self._item(x)], dtype=self.dtype))

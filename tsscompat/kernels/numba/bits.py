@@ -11,7 +11,7 @@ from tsscompat.kernels.threads import run_blocks
 
 
 @jit
-def _pack(values, nbits, codes, start, stop):
+def pack_rows(values, nbits, codes, start, stop):
     m = values.shape[1]
     for i in range(start, stop):
         word, have, at = np.uint64(0), 0, 0
@@ -28,7 +28,7 @@ def _pack(values, nbits, codes, start, stop):
 
 
 @jit
-def _unpack(codes, nbits, values, start, stop):
+def unpack_rows(codes, nbits, values, start, stop):
     m = values.shape[1]
     mask = np.uint64((1 << nbits) - 1)
     for i in range(start, stop):
@@ -49,7 +49,7 @@ def pack(values: Tensor, nbits: int) -> Tensor:
     n, m = values.shape
     table = values.to(torch.int32).contiguous().numpy()
     codes = np.empty((n, (m * nbits + 7) // 8), dtype=np.uint8)
-    run_blocks(lambda a, b: _pack(table, nbits, codes, a, b), n, 4096)
+    run_blocks(lambda a, b: pack_rows(table, nbits, codes, a, b), n, 4096)
     return torch.from_numpy(codes)
 
 
@@ -58,5 +58,5 @@ def unpack(codes: Tensor, m: int, nbits: int) -> Tensor:
         return codes[:, :m]
     table = codes.contiguous().numpy()
     values = np.empty((table.shape[0], m), dtype=np.int32)
-    run_blocks(lambda a, b: _unpack(table, nbits, values, a, b), table.shape[0], 4096)
+    run_blocks(lambda a, b: unpack_rows(table, nbits, values, a, b), table.shape[0], 4096)
     return torch.from_numpy(values)

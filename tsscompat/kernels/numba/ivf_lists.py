@@ -17,7 +17,7 @@ _THREADED_BYTES = 1 << 22
 
 
 @jit
-def _append(codes, ids, offsets, sizes, rooms, tail, list_nos, new_codes, new_ids, places):  # type: ignore[no-untyped-def]
+def append_rows(codes, ids, offsets, sizes, rooms, tail, list_nos, new_codes, new_ids, places):  # type: ignore[no-untyped-def]
     n, width = list_nos.shape[0], codes.shape[1]
     for i in range(n):
         l = list_nos[i]
@@ -92,7 +92,7 @@ def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: 
     _, _, room, end = kept
     where, new = list_nos.numpy(), (codes.numpy(), ids.numpy(), places.numpy())
     if codes.numel() < _THREADED_BYTES or not _fits(arena[3], room, where):
-        return _append(*arena, room, end, where, *new)
+        return append_rows(*arena, room, end, where, *new)
     run_blocks(lambda first, last: _append_part(*arena, where, *new, first, last), lists.nlist, 16)
     return where.shape[0]
 

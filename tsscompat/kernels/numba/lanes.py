@@ -1,8 +1,8 @@
 """Whole vectors of numbers at work on many rows: tests of integer products, and the nearest of a table's rows.
 
 Tests (`over`, `greatest`): the value of product p in place j is F(p) * scale[j] - half[j] * inverse. Nearest rows (`nearest_four`,
-`best_four`): the sums of four queries and a group of rows stay in registers. As plain loops the same takes three times as long, because
-LLVM makes neither a maximum of floats with its place nor bits of comparisons, and stores sums that it could keep.
+`nearest_one`, `best_four`): the sums of the queries and a group of rows stay in registers. As plain loops the same takes three times as
+long, because LLVM makes neither a maximum of floats with its place nor bits of comparisons, and stores sums that it could keep.
 
 What is named by its address must be an argument of the function that asks for it, or be read after: an array that only its address is
 left of may be gone before it is used.
@@ -142,8 +142,8 @@ def _reduced(builder: Any, name: str, item: Any, vector: Any) -> Any:
     return builder.call(function, [vector])
 
 
-def _nearest(direct: bool) -> Any:
-    """Code of the two functions below; each query has an accumulator for each vector of a group, all in registers."""
+def _nearest(direct: bool, count: int = 4) -> Any:
+    """Code of the functions below; each of `count` queries has an accumulator for each vector of a group, all in registers."""
     numbers, wide = ir.VectorType(_INT, WIDTH), ir.VectorType(_FLOAT, WIDTH)
     vectors = range(GROUP // WIDTH)
 
@@ -207,7 +207,7 @@ def _nearest(direct: bool) -> Any:
             builder.store(lowest_name, builder.inttoptr(builder.add(places, offset), _INT.as_pointer()))
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 9), codegen
+    return types.void(*[types.int64] * (count + 5)), codegen
 
 
 @intrinsic
@@ -219,6 +219,12 @@ def nearest_four(
     All arguments are addresses but d and the number of groups; the table is what `grouped` makes.
     """
     return _nearest(True)
+
+
+@intrinsic
+def nearest_one(typingctx: Any, a: Any, table: Any, d: Any, groups: Any, values: Any, places: Any) -> Any:
+    """The same for a single query."""
+    return _nearest(True, 1)
 
 
 @intrinsic

@@ -9,7 +9,7 @@ from torch import Tensor
 from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.numba.addressed import address
 from tsscompat.kernels.numba.jit import in_columns, jit
-from tsscompat.kernels.numba.lanes import grouped, nearest_four
+from tsscompat.kernels.numba.lanes import grouped, nearest_four, nearest_one
 from tsscompat.kernels.threads import run_blocks
 
 F = np.float32
@@ -20,7 +20,7 @@ _FEW = 2
 
 
 @jit
-def _encode(x, table, dsub, out, start, stop):
+def encode(x, table, dsub, out, start, stop):
     """Codes of rows start:stop, part by part, so that a part's table stays in the first-level cache, four rows at a time."""
     parts, groups, columns, size = table.shape
     d, values, places = parts * dsub, np.empty(4, np.float32), np.empty(4, np.int32)
@@ -29,6 +29,10 @@ def _encode(x, table, dsub, out, start, stop):
         end = min(block + 128, stop)
         for p in range(parts):
             own = tables + 4 * p * groups * columns * size
+            if end - block == 1:
+                nearest_one(rows + 4 * (block * d + p * dsub), own, dsub, groups, found, named)
+                out[block, p] = max(places[0], 0)
+                continue
             for n in range(block, end, 4):
                 # Behind the last row it is taken again.
                 a, last = rows + 4 * (n * d + p * dsub), 4 * d * (end - 1 - n)
@@ -80,7 +84,7 @@ def nearest_parts(x: Tensor, centroids: Tensor) -> Tensor:
         _encode_few(rows, centroids.contiguous().numpy(), out)
         return torch.from_numpy(out)
     table = grouped(centroids.contiguous().numpy())
-    run_blocks(lambda a, b: _encode(rows, table, dsub, out, a, b), rows.shape[0], max(1, (1 << 20) // centroids.numel()))
+    run_blocks(lambda a, b: encode(rows, table, dsub, out, a, b), rows.shape[0], max(1, (1 << 20) // centroids.numel()))
     return torch.from_numpy(out)
 
 

@@ -17,7 +17,7 @@ _GRAIN = 1 << 16
 
 
 @exact
-def _steps(x, low, extent, levels, out, first, last):  # type: ignore[no-untyped-def]
+def steps_in(x, low, extent, levels, out, first, last):  # type: ignore[no-untyped-def]
     d, own = x.shape[1], low.shape[0] > 1
     for i in range(first, last):
         for j in range(d):
@@ -30,7 +30,7 @@ def _steps(x, low, extent, levels, out, first, last):  # type: ignore[no-untyped
 
 
 @exact
-def _middles(steps, low, extent, levels, out, first, last):  # type: ignore[no-untyped-def]
+def middles_in(steps, low, extent, levels, out, first, last):  # type: ignore[no-untyped-def]
     d, own = steps.shape[1], low.shape[0] > 1
     for i in range(first, last):
         for j in range(d):
@@ -51,11 +51,11 @@ def steps_of(x: Tensor, low: Tensor, extent: Tensor, levels: int) -> Any:
     if x.dtype != torch.float32:
         return NotImplemented
     given = x.contiguous().numpy(), low.contiguous().numpy(), extent.contiguous().numpy(), levels
-    return _by_rows(_steps, given, np.empty(x.shape, np.uint8))
+    return _by_rows(steps_in, given, np.empty(x.shape, np.uint8))
 
 
 def middles_of(steps: Tensor, low: Tensor, extent: Tensor, levels: int) -> Any:
     if steps.dtype != torch.uint8:  # fewer bits come unpacked to 32
         return NotImplemented
     given = steps.contiguous().numpy(), low.contiguous().numpy(), extent.contiguous().numpy(), levels
-    return _by_rows(_middles, given, np.empty(steps.shape, np.float32))
+    return _by_rows(middles_in, given, np.empty(steps.shape, np.float32))

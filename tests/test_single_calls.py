@@ -1,0 +1,213 @@
+"""One vector at a time: adding, reconstructing, removing and searching, as FAISS does and as many at once do."""
+
+from __future__ import annotations
+
+import functools
+
+import faiss
+import numpy as np
+import pytest
+
+import tsscompat.faiss_compat as ours
+from tsscompat.kernels import entries
+from tsscompat.kernels.accelerate import REGISTRY
+
+D = 16
+KEYS = [
+    "Flat",
+    "SQ8",
+    "SQ6",
+    "SQ4",
+    "PQ4np",
+    "PQ4x4np",
+    "SQfp16",
+    "IVF8,Flat",
+    "IVF8,SQ8",
+    "IVF8,SQ4",
+    "IVF8,PQ4np",
+    "IVF8,PQ4x4np",
+    "HNSW8",
+    "LSH",
+    "PCA8,IVF8,PQ4np",
+    "IVF8,PQ4np,RFlat",
+    "IDMap,SQ8",
+    "IDMap2,IVF8,SQ8",
+    "IDMap2,HNSW8",
+]
+
+
+def numbers(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(n, D)).astype("float32")
+
+
+@functools.cache
+def trained(key: str, metric: int) -> np.ndarray:
+    made = faiss.index_factory(D, key, metric)
+    made.train(numbers(2600))
+    return faiss.serialize_index(made)
+
+
+def pair(key: str, metric: int = faiss.METRIC_L2):
+    """The same trained index on both sides."""
+    made = trained(key, metric)
+    return faiss.deserialize_index(made), ours.deserialize_index(made)
+
+
+def same_bytes(theirs, mine) -> None:
+    assert np.array_equal(faiss.serialize_index(theirs), ours.serialize_index(mine))
+
+
+def add_parts(index, parts, ids) -> None:
+    at = 0
+    for part in parts:
+        if ids is None:
+            index.add(part)
+        else:
+            index.add_with_ids(part, ids[at : at + len(part)])
+        at += len(part)
+
+
+def in_parts(x: np.ndarray) -> list[np.ndarray]:
+    """Mostly single rows; also a few, and more than go the short way."""
+    sizes, parts, at = [1, 1, 2, 1, 9, 1, 3, 1, 1], [], 0
+    while at < len(x):
+        n = sizes[len(parts) % len(sizes)]
+        parts.append(x[at : at + n])
+        at += n
+    return parts
+
+
+@pytest.mark.parametrize("metric", [faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT])
+@pytest.mark.parametrize("key", KEYS)
+def test_adding_one_at_a_time_makes_faiss_index(key, metric):
+    if key == "LSH" and metric != faiss.METRIC_L2:
+        pytest.skip("has L2 only")
+    theirs, mine = pair(key, metric)
+    x = numbers(150, 1)
+    if "HNSW" not in key:  # among equal distances graphs may choose other neighbours
+        x[7] = x[3]
+    ids = np.random.default_rng(2).permutation(1000)[: len(x)] if key.startswith("IDMap") else None
+    for index in (theirs, mine):
+        add_parts(index, in_parts(x), ids)
+    same_bytes(theirs, mine)
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if "IVF" in key and "RFlat" not in key])
+def test_ids_of_the_callers(key):
+    theirs, mine = pair(key)
+    x, ids = numbers(60, 1), np.random.default_rng(2).permutation(1 << 40 >> 20)[:60]
+    for index in (theirs, mine):
+        add_parts(index, in_parts(x), ids)
+    same_bytes(theirs, mine)
+
+
+@pytest.mark.parametrize("kind", ["NoMap", "Array", "Hashtable"])
+@pytest.mark.parametrize("key", ["IVF8,Flat", "IVF8,SQ8", "IVF8,PQ4np"])
+def test_direct_maps_are_kept_up(key, kind):
+    theirs, mine = pair(key)
+    x = numbers(80, 1)
+    for library, index in ((faiss, theirs), (ours, mine)):
+        index.set_direct_map_type(getattr(library.DirectMap, kind))
+        add_parts(index, in_parts(x), np.arange(80) * 3 if kind == "Hashtable" else None)
+    if kind != "Hashtable":  # whose order in a file is nobody's business
+        same_bytes(theirs, mine)
+    if kind == "NoMap":
+        return
+    batch = mine.reconstruct_batch(np.array([0, 33, 78]))
+    for name, one in zip((0, 33, 78), batch):
+        np.testing.assert_array_equal(mine.reconstruct(name), one)
+        np.testing.assert_allclose(one, theirs.reconstruct(name), rtol=1e-5, atol=1e-5)
+    for wrong in (-1, 500):
+        with pytest.raises(RuntimeError):
+            mine.reconstruct(wrong)
+    if kind == "Array":
+        with pytest.raises(RuntimeError):
+            mine.add_with_ids(x[:1], np.array([7]))
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if "IVF" not in key and key not in ("LSH", "IDMap,SQ8")])
+def test_one_vector_back(key):
+    theirs, mine = pair(key)
+    x = numbers(40, 1)
+    for index in (theirs, mine):
+        add_parts(index, in_parts(x), np.arange(40) * 5 if key.startswith("IDMap") else None)
+    step = 5 if key.startswith("IDMap") else 1
+    for name in (0, 11 * step, 39 * step):
+        one = mine.reconstruct(name)
+        np.testing.assert_array_equal(one, mine.reconstruct_batch(np.array([name]))[0])
+        np.testing.assert_allclose(one, theirs.reconstruct(name), rtol=1e-5, atol=1e-5)
+    given = mine.reconstruct(0)
+    given[:] = 7
+    assert not np.array_equal(mine.reconstruct(0), given), "a copy, not the stored vector"
+    for wrong in (-1, 1000):
+        with pytest.raises(RuntimeError):
+            mine.reconstruct(wrong)
+
+
+def test_a_vector_that_has_no_list_is_counted_and_kept_nowhere():
+    theirs, mine = pair("IVF8,SQ8")
+    x = numbers(3, 1)
+    x[1, 4] = np.nan
+    for index in (theirs, mine):
+        for row in x:
+            index.add(row[None])
+    assert mine.ntotal == theirs.ntotal == 3
+    same_bytes(theirs, mine)
+
+
+def test_what_is_no_plain_array_goes_the_long_way():
+    for key in ("Flat", "SQ8", "IVF8,PQ4np"):
+        one, other = pair(key)[1], pair(key)[1]
+        x = numbers(8, 1)
+        for i in range(8):
+            one.add(x[i : i + 1])
+            other.add(np.asfortranarray(np.repeat(x, 2, 0))[2 * i : 2 * i + 1].astype("float64"))
+        assert np.array_equal(ours.serialize_index(one), ours.serialize_index(other))
+        for wrong in (x[:, :5], x[0], x[:1, None]):
+            with pytest.raises(ValueError):
+                one.add(wrong)
+        assert one.ntotal == 8
+
+
+def test_a_class_with_hooks_of_its_own_is_asked():
+    class Doubled(ours.IndexFlatL2):
+        def _add(self, x, ids):
+            super()._add(2 * x, ids)
+
+    index, x = Doubled(D), numbers(1)
+    index.add(x)
+    np.testing.assert_array_equal(index.reconstruct(0), 2 * x[0])
+
+
+def test_untrained_indexes_refuse_single_vectors():
+    for key in ("SQ8", "PQ4np", "IVF8,Flat", "IVF8,PQ4np"):
+        with pytest.raises(RuntimeError):
+            ours.index_factory(D, key).add(numbers(1))
+
+
+def test_training_again_changes_the_codes():
+    for key in ("SQ8", "PQ4np", "IVF8,SQ8"):
+        mine, x = pair(key)[1], numbers(4, 3)
+        mine.add(x[:1])
+        mine.reset()
+        mine.train(3 * numbers(2600, 5))
+        mine.add(x[:1])
+        other = ours.deserialize_index(ours.serialize_index(mine))
+        other.reset()
+        other.add(np.repeat(x, 5, 0)[::5][:1].copy())
+        np.testing.assert_array_equal(ours.serialize_index(mine), ours.serialize_index(other))
+
+
+@pytest.mark.parametrize("key", ["SQ8", "PQ4np", "IVF8,Flat", "IVF8,SQ4", "IVF8,PQ4np"])
+def test_definitions_store_the_same(key, monkeypatch):
+    mine, x = pair(key)[1], numbers(30, 1)
+    plain = ours.deserialize_index(ours.serialize_index(mine))
+    add_parts(mine, in_parts(x), None)
+    for name in ("write_codes", "enter"):
+        monkeypatch.setitem(vars(entries), name, REGISTRY[f"entries.{name}"].definition)
+    for module in (ours.codes, ours.invlists):
+        for name in ("write_codes", "enter"):
+            if hasattr(module, name):
+                monkeypatch.setattr(module, name, REGISTRY[f"entries.{name}"].definition)
+    add_parts(plain, in_parts(x), None)
+    assert np.array_equal(ours.serialize_index(mine), ours.serialize_index(plain))
