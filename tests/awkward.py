@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tsscompat.algorithms.rabitq import encode
 from tsscompat.kernels.fastscan import quantize
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.ivf import Affine
@@ -18,6 +19,7 @@ from tsscompat.kernels.ivf_codebook import PLAIN, SCALED, TURBO, Codebook
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
 from tsscompat.kernels.panorama import Layout, lengths_left
+from tsscompat.kernels.rabitq import Coder
 
 ROWS, WIDTHS, RESULTS = (1, 7, 13, 300), (1, 3, 31, 96, 768, 1536), (1, 10, 100, 1000, 3000)
 # Each row, width and number of results at least once: what the interpreter has time for.
@@ -27,6 +29,8 @@ BITS = {1: 7, 3: 8, 31: 5, 96: 8, 768: 4, 1536: 6}
 SCALARS = {1: 17, 3: 4, 31: 6, 96: 8, 768: 16, 1536: 8}
 # Kinds of codes that name values, with their bits.
 CODEBOOKS = {1: (TURBO, 3), 3: (PLAIN, 5), 31: (SCALED, 3), 96: (TURBO, 5), 768: (SCALED, 1), 1536: (PLAIN, 2)}
+# RaBitQ's bits, and those of queries.
+RABITQ = {1: (1, 4), 3: (2, 0), 31: (9, 4), 96: (4, 8), 768: (1, 0), 1536: (3, 4)}
 NLIST = 4
 
 
@@ -139,6 +143,13 @@ def codebook_lists(s: Sizes) -> tuple[Any, ...]:
     return torch.randn(s.nq, width), Codebook(kind, bits, torch.randn(1 << bits)), centers, base, s.lists(codes), s.keys()
 
 
+def rabitq_lists(s: Sizes) -> tuple[Any, ...]:
+    bits, rounded = RABITQ[s.d]
+    around = torch.randn(NLIST if s.n % 2 else 1, s.d)
+    coder = Coder(around, bits, s.metric, rounded, s.n % 2 == 0)
+    return s.x(), coder, s.lists(lambda n: encode(torch.randn(n, s.d), around[:1], s.metric, bits)), s.keys()
+
+
 def polysemous(s: Sizes) -> tuple[Any, ...]:
     size = s.code_size()
     signatures = torch.randint(0, 256, (s.nq * NLIST, size), dtype=torch.uint8)
@@ -239,6 +250,8 @@ INPUTS: dict[str, Callable[[Sizes], tuple[Any, ...]]] = {
     "panorama_lists.within_levels": lambda s: (*levels(s)[0], s.radius(), *levels(s)[1]),
     "pq.nearest_parts": lambda s: (s.x(), s.centroids()),
     "pq.part_tables": lambda s: (s.x(), s.centroids(), s.metric),
+    "rabitq.scan_rabitq": lambda s: (*rabitq_lists(s), s.k),
+    "rabitq.within_rabitq": lambda s: (*rabitq_lists(s), s.radius()),
     "segments.segment_sums": segment_sums,
     "select.select": lambda s: (few_values(s), None, s.k, s.metric == INNER_PRODUCT),
 }

@@ -119,6 +119,17 @@ def _by_counts(data, planes, rows, there, d, size, QB: tl.constexpr, ALIGNED: tl
 
 
 @triton.jit
+def _residual(x, shift, centers, q, center, at, d, SHIFTED: tl.constexpr, CENTERED: tl.constexpr):
+    """Dimensions `at` of a query less its center."""
+    r = tl.load(x + q * d + at, mask=at < d, other=0.0)
+    if SHIFTED:
+        r -= tl.load(shift + at, mask=at < d, other=0.0)
+    if CENTERED:
+        r -= tl.load(centers + center * d + at, mask=at < d, other=0.0)
+    return r
+
+
+@triton.jit
 def _by_floats(
     x, shift, centers, data, q, center, rows, there, d, size,
     SHIFTED: tl.constexpr, CENTERED: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
@@ -127,11 +138,7 @@ def _by_floats(
     total = tl.zeros([N, BD], tl.float32)
     for start in range(0, d, BD):
         at = start + tl.arange(0, BD)
-        r = tl.load(x + q * d + at, mask=at < d, other=0.0)
-        if SHIFTED:
-            r -= tl.load(shift + at, mask=at < d, other=0.0)
-        if CENTERED:
-            r -= tl.load(centers + center * d + at, mask=at < d, other=0.0)
+        r = _residual(x, shift, centers, q, center, at, d, SHIFTED, CENTERED)
         inside = there[:, None] & (at < d)[None, :]
         sign = bit_at(data, rows, inside, 0, at, size)
         total += tl.where(inside, tl.where(sign != 0, r[None, :], -r[None, :]), 0.0)
@@ -175,3 +182,23 @@ def hoped(
     cost = by_signs(x, shift, centers, data, asked, q, center, rows, there, d, size, HOW, LARGEST, SHIFTED, CENTERED, N, BD)
     cost -= number_at(data, rows, there, (d + 7) // 8 + 8, size) * constant(asked, 4)
     return cost if LARGEST else tl.where(cost < 0, 0.0, cost)
+
+
+@triton.jit
+def by_all(
+    x, shift, centers, data, asked, q, center, rows, there, d, size,
+    BITS: tl.constexpr, LARGEST: tl.constexpr, SHIFTED: tl.constexpr, CENTERED: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """Costs by all bits of rows for the query of a row of `asked`."""
+    total = tl.zeros([N, BD], tl.float32)
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        r = _residual(x, shift, centers, q, center, at, d, SHIFTED, CENTERED)
+        inside = there[:, None] & (at < d)[None, :]
+        total += tl.where(inside, estimated_at(data, data, rows, inside, at, d, size, 19, BITS) * r[None, :], 0.0)
+    times, plus = own(data, rows, there, size, 1.0, 19)
+    value = constant(asked, 5) + plus + times * tl.sum(total, 1)
+    if LARGEST:
+        return -value
+    else:
+        return tl.where(value < 0, 0.0, value)
