@@ -74,7 +74,7 @@ def _merged(pool, fresh, room, limit, P: tl.constexpr, W: tl.constexpr):
 def _unseen(visited, nodes, live):
     """Which live nodes had not been visited, which they are now."""
     bit = tl.full([], 1, tl.int32) << (nodes & 31)
-    old = tl.atomic_or(visited + (nodes >> 5), bit, mask=live)
+    old = tl.atomic_or(visited + (nodes >> 5), bit, mask=live, sem="relaxed")
     return live & ((old & bit) == 0)
 
 
@@ -222,8 +222,8 @@ def _walk(
         tl.debug_barrier()
         found = tl.load(room + tl.arange(0, K), mask=tl.arange(0, K) < P, other=0x7FFFFFFFFFFFFFFF)
     _write(found, distances + q * k, labels + q * k, k, LARGEST, K)
-    tl.atomic_add(counts, n_costs)
-    tl.atomic_add(counts + 1, steps)
+    tl.atomic_add(counts, n_costs, sem="relaxed")
+    tl.atomic_add(counts + 1, steps, sem="relaxed")
 
 
 def _options(nq: int, pool: int) -> dict[str, int | None]:

@@ -1,5 +1,8 @@
 """Launching Triton kernels: on the device of the tensors given; block sizes; what to do when memory runs out.
 
+Atomic operations are relaxed: nothing is handed over through them, and Triton's default orders all of a program's memory, for which it
+waits, and empties the L1 cache.
+
 Kernels here never read a number back from the device: what depends on the data (how many rows fall back, which list a tile belongs to) is
 decided by the kernels. Each also runs on the CPU under TRITON_INTERPRET=1, which is how it is tested where there is no GPU.
 """

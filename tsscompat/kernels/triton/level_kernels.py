@@ -76,10 +76,10 @@ def least_by_levels(
                 least = tl.min(ordered_cost(total, alive, METRIC == 0), 0)
             scored += there.to(tl.int64)
         tl.store(out + pair * n_chunks + chunk, least)
-    tl.atomic_add(counts + 1, tl.sum(scored, 0))
-    tl.atomic_add(looked, tl.sum(seen, 0))
+    tl.atomic_add(counts + 1, tl.sum(scored, 0), sem="relaxed")
+    tl.atomic_add(looked, tl.sum(seen, 0), sem="relaxed")
     if share == 0:
-        tl.atomic_add(counts, (entries > 0).to(tl.int64))
+        tl.atomic_add(counts, (entries > 0).to(tl.int64), sem="relaxed")
 
 
 @triton.jit

@@ -45,9 +45,9 @@ def least_few(
             least = tl.min(cost, 0)
             scored += there.to(tl.int64)
         tl.store(out + pair * n_chunks + chunk, least)
-    tl.atomic_add(counts + 1, tl.sum(scored, 0))
+    tl.atomic_add(counts + 1, tl.sum(scored, 0), sem="relaxed")
     if share == 0:
-        tl.atomic_add(counts, (entries > 0).to(tl.int64))
+        tl.atomic_add(counts, (entries > 0).to(tl.int64), sem="relaxed")
 
 
 @triton.jit
@@ -96,9 +96,9 @@ def least_shared(
         counted = there[None, :] & (place[None, :] < limit[:, None])
         tl.store(out + pair * n_chunks + chunk, tl.min(ordered_cost(value, counted, LARGEST), 1), mask=real)
         scored += tl.sum(counted.to(tl.int64), 1)
-    tl.atomic_add(counts + 1, tl.sum(scored, 0))
+    tl.atomic_add(counts + 1, tl.sum(scored, 0), sem="relaxed")
     if share == 0:
-        tl.atomic_add(counts, tl.sum((limit > 0).to(tl.int64), 0))
+        tl.atomic_add(counts, tl.sum((limit > 0).to(tl.int64), 0), sem="relaxed")
 
 
 @triton.jit

@@ -282,7 +282,7 @@ def _unproven(squares, left_out, values, unit, flags, names, count, nq, k, slack
     tl.store(flags + q, open_.to(tl.int8), mask=inside)
     place = tl.cumsum(open_.to(tl.int32), 0)
     n = tl.sum(open_.to(tl.int32), 0)
-    start = tl.atomic_add(count, n)
+    start = tl.atomic_add(count, n, sem="relaxed")
     tl.store(names + start + place - 1, q, mask=open_)
 
 

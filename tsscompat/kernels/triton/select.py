@@ -65,7 +65,7 @@ def _rank(
     tl.store(distances + row * k + rank, -shown if LARGEST else shown, mask=kept)
     tl.store(labels + row * k + rank, tl.where(there, label, -1), mask=kept)
     if COUNTED:
-        tl.atomic_add(counts + 2, tl.sum((kept & there).to(tl.int64), 0))
+        tl.atomic_add(counts + 2, tl.sum((kept & there).to(tl.int64), 0), sem="relaxed")
 
 
 @triton.jit
