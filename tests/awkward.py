@@ -213,7 +213,7 @@ def few_values(s: Sizes) -> Tensor:
 INPUTS: dict[str, Callable[[Sizes], tuple[Any, ...]]] = {
     "detours.detours": detours,
     "fastscan.scan_blocks": lambda s: (*block_lists(s), s.k, s.metric == INNER_PRODUCT),
-    "fastscan.sum_in_order": lambda s: (torch.randn(s.nq, s.n), torch.randn(s.nq, s.n, s.m)),
+    "fastscan.sum_in_order": lambda s: (torch.randn(s.n), torch.randn(s.n, s.m)),
     "fastscan.within_blocks": lambda s: (*block_lists(s), 0.5, s.metric == INNER_PRODUCT),
     "flat.knn": lambda s: (*s.pairs(), s.k, s.metric),
     "flat.named_distances": lambda s: (*s.pairs(), torch.randint(-1, s.n, (s.nq, min(s.k, 100))), s.metric),

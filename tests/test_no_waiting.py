@@ -88,7 +88,7 @@ def operations(tmp_path):
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="there is no Triton here")
 
 
-@pytest.mark.parametrize("kind,nq", [("Flat", 2), ("IVF4,Flat", 7), ("IVF4,PQ2x4", 1)])
+@pytest.mark.parametrize("kind,nq", [("Flat", 2), ("IVF4,Flat", 7), ("IVF4,PQ2x4", 1), ("IVF4,PQ2x4fs", 1)])
 def test_a_search_reads_nothing_back(operations, kind, nq):
     quiet, loud = operations(kind, nq)
     assert quiet == [] and loud != []

@@ -51,6 +51,17 @@ scan = fastscan.BlockScan(fastscan.codes_of(tables, None, lists, 32, keys, False
 scan.least(False), scan.least(True), scan.scores(torch.zeros(200, 4, dtype=torch.int32))
 expected = {"least_of_blocks", "least_of_shared_blocks", "scores_of_blocks"}
 """
+LEVELS = """
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.triton import codes, levels, panorama
+x, rows, lengths = torch.randn(2, 128), torch.randn(640, 128), torch.randn(640, 9)
+lists = Ragged(rows, torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
+panorama.lengths_left(rows, 16)
+given = levels.leveled(codes.Codes(codes.LEVELS, rows, 128, 1, False, x, dsub=16, ksub=64), lengths, 8, 16)
+scan = levels.LevelScan(given, lists, torch.zeros(2, 3, dtype=torch.int64), None, None, True)
+scan.least(False), scan.scores(torch.zeros(2, 4, dtype=torch.int32))
+expected = {"least_by_levels", "lengths_of_levels", "chunk_scores"}
+"""
 WALK = """
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.triton import graph
@@ -60,6 +71,29 @@ graph.search(torch.randn(4, 64), torch.randn(99, 64), given, Walk(32, 32), 10, 1
 graph.search(torch.randn(4, 64), torch.randn(99, 64), given, Walk(32, 32, check=False), 10, 23, 0.0, torch.ones(99, dtype=bool))
 graph.search(torch.randn(4, 16), torch.randn(99, 16), given, Walk(64, 64), 10, 1000)  # Hamming
 expected = {"_walk"}
+"""
+VALUED = """
+from tsscompat.kernels.ivf_codebook import SCALED, TURBO, Codebook
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.triton import ivf_codebook
+keys, base = torch.zeros(64, 2, dtype=torch.int64), torch.zeros(64, 2)
+lists = Ragged(torch.zeros(640, 56, dtype=torch.uint8), torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
+given = Codebook(SCALED, 3, base[0]), torch.randn(8, 128), base, lists, keys, 10, 1
+ivf_codebook.scan_codebook(torch.randn(64, 128), *given)
+given = Codebook(TURBO, 3, base[0]), None, base[:2], lists, keys[:2], 10, 0
+ivf_codebook.scan_codebook(torch.randn(2, 258), *given)
+expected = {"least_shared", "least_few", "chunk_scores"}
+"""
+RABITQ = """
+from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.rabitq import Coder
+from tsscompat.kernels.triton import rabitq
+keys, x = torch.zeros(2, 2, dtype=torch.int64), torch.randn(2, 128)
+for bits, size in ((1, 24), (4, 84)):
+    lists = Ragged(torch.zeros(640, size, dtype=torch.uint8), torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
+    rabitq.scan_rabitq(x, Coder(torch.randn(8, 128), bits, 1, 4, False), lists, keys, 10)
+rabitq.within_rabitq(x, Coder(torch.randn(1, 128), bits, 0, 0, True), lists, keys, 1.0)
+expected = {"ask", "least_few", "chunk_scores", "estimates", "sieve"}
 """
 FRAME = """
 import torch
@@ -72,7 +106,19 @@ assert not spilled, spilled
 """
 
 
-@pytest.mark.parametrize("body", [SCREENED, SHARED, FEW, BLOCKS, WALK], ids=["screened", "shared lists", "few", "blocks", "walk"])
+PROGRAMS = {
+    "screened": SCREENED,
+    "shared lists": SHARED,
+    "few": FEW,
+    "blocks": BLOCKS,
+    "levels": LEVELS,
+    "values": VALUED,
+    "rabitq": RABITQ,
+    "walk": WALK,
+}
+
+
+@pytest.mark.parametrize("body", PROGRAMS.values(), ids=PROGRAMS.keys())
 def test_kernels_compile(body):
     program = FRAME.format(body="\n".join(f"    {line}" for line in body.strip().splitlines()))
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}

@@ -169,8 +169,8 @@ def scores_of_blocks(
     MASKED: tl.constexpr, LIMITED: tl.constexpr, PAIRS: tl.constexpr, BP: tl.constexpr,
 ):  # fmt: skip
     """Sums and labels of the codes in the chunks chosen for each query; with n_chunks of probes numbered through."""
-    q = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1)
+    q = (tl.program_id(0) // width).to(tl.int64)
+    column = tl.program_id(0) % width
     number = tl.load(chosen + q * width + column)
     pair = q * nprobe + tl.maximum(number, 0) // n_chunks
     list_no, offset, entries = entries_of(offsets, sizes, limits, keys, pair, LIMITED)

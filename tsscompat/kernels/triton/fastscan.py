@@ -118,7 +118,7 @@ class BlockScan(Scan):
         values = torch.empty(nq, width * CHUNK, device=chosen.device)
         labels = torch.empty(nq, width * CHUNK, dtype=torch.int64, device=chosen.device)
         with on(values):
-            scores_of_blocks[(nq, width)](
+            scores_of_blocks[(nq * width,)](
                 *self._given(self._luts()),
                 self.keys,
                 self._allowed(),
