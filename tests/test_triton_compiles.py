@@ -73,16 +73,13 @@ graph.search(torch.randn(4, 16), torch.randn(99, 16), given, Walk(64, 64), 10, 1
 expected = {"_walk"}
 """
 VALUED = """
-from tsscompat.kernels.ivf_codebook import SCALED, TURBO, Codebook
+from tsscompat.kernels.ivf_codebook import TURBO, Codebook
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.triton import ivf_codebook
 keys, base = torch.zeros(64, 2, dtype=torch.int64), torch.zeros(64, 2)
 lists = Ragged(torch.zeros(640, 56, dtype=torch.uint8), torch.arange(640), torch.arange(8) * 80, torch.full((8,), 80))
-given = Codebook(SCALED, 3, base[0]), torch.randn(8, 128), base, lists, keys, 10, 1
-ivf_codebook.scan_codebook(torch.randn(64, 128), *given)
-given = Codebook(TURBO, 3, base[0]), None, base[:2], lists, keys[:2], 10, 0
-ivf_codebook.scan_codebook(torch.randn(2, 258), *given)
-expected = {"least_shared", "least_few", "chunk_scores"}
+ivf_codebook.scan_codebook(torch.randn(64, 258), Codebook(TURBO, 3, base[0]), None, base, lists, keys, 10, 1)
+expected = {"least_shared", "chunk_scores"}
 """
 RABITQ = """
 from tsscompat.kernels.ivf_lists import Ragged
