@@ -156,7 +156,10 @@ def values_of_tile(
     KIND: tl.constexpr, BITS: tl.constexpr, DSUB: tl.constexpr, KSUB: tl.constexpr, METRIC: tl.constexpr,
     SHIFTED: tl.constexpr, CENTERED: tl.constexpr, BQ: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
 ):  # fmt: skip
-    """Values (BQ, N) of rows of one list for several queries, by products on the tensor cores."""
+    """Values (BQ, N) of rows of one list for several queries, by products on the tensor cores.
+
+    Of squared distances what a query adds to all of its own is left out.
+    """
     products = tl.zeros([BQ, N], tl.float32)
     ours = tl.zeros([BQ], tl.float32)
     theirs = tl.zeros([N], tl.float32)
@@ -168,8 +171,9 @@ def values_of_tile(
         b = decoded(data, lo, step, rows, there[:, None] & inside, at, d, size, KIND, BITS, DSUB, KSUB)
         products = tl.dot(a, tl.trans(b), products, input_precision="tf32x3")
         if METRIC == 1:
-            ours += tl.sum(a * a, 1)
             theirs += tl.sum(b * b, 1)
+            if CENTERED:
+                ours += tl.sum(a * a, 1)
     if KIND >= 17:
         times, plus = own(data, rows, there, size, scale, KIND)
         products = products * scale * times[None, :] + plus[None, :]

@@ -82,9 +82,9 @@ def least_shared(
     if LIMITED:
         limit = tl.minimum(limit, tl.load(limits + pair, mask=real, other=0))
     limit = tl.where(real, limit, 0)
-    scored = tl.zeros([BQ], tl.int64)
+    scored = tl.zeros([BQ], tl.int32)
     for chunk in range(share, tl.cdiv(entries, N), shares):
-        place, rows, there = rows_of_chunk(allowed, offset, entries, chunk, MASKED, N)
+        _, rows, there = rows_of_chunk(allowed, offset, entries, chunk, MASKED, N)
         value = values_of_tile(
             x, shift, centers, data, lo, step, pair // nprobe, list_no, rows, real, there, d, size, scale,
             KIND, BITS, DSUB, KSUB, METRIC, SHIFTED, CENTERED, BQ, N, BD,
@@ -93,10 +93,11 @@ def least_shared(
             value += tl.load(base + pair, mask=real, other=0.0)[:, None]
         if TERMED:
             value += tl.load(terms + rows, mask=there, other=0.0)[None, :]
-        counted = there[None, :] & (place[None, :] < limit[:, None])
+        here = tl.minimum(tl.maximum(limit - chunk * N, 0), N).to(tl.int32)
+        counted = there[None, :] & (tl.arange(0, N)[None, :] < here[:, None])
         tl.store(out + pair * n_chunks + chunk, tl.min(ordered_cost(value, counted, LARGEST), 1), mask=real)
-        scored += tl.sum(counted.to(tl.int64), 1)
-    tl.atomic_add(counts + 1, tl.sum(scored, 0), sem="relaxed")
+        scored += tl.sum(counted.to(tl.int32), 1) if MASKED else here
+    tl.atomic_add(counts + 1, tl.sum(scored.to(tl.int64), 0), sem="relaxed")
     if share == 0:
         tl.atomic_add(counts, tl.sum((limit > 0).to(tl.int64), 0), sem="relaxed")
 
