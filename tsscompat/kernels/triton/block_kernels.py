@@ -84,9 +84,9 @@ def least_of_blocks(
             least = tl.min(tl.minimum(one, other), 0)
             scored += first.to(tl.int64) + second.to(tl.int64)
         tl.store(out + pair * n_chunks + chunk, least)
-    tl.atomic_add(counts + 1, tl.sum(scored, 0))
+    tl.atomic_add(counts + 1, tl.sum(scored, 0), sem="relaxed")
     if share == 0:
-        tl.atomic_add(counts, (entries > 0).to(tl.int64))
+        tl.atomic_add(counts, (entries > 0).to(tl.int64), sem="relaxed")
 
 
 @triton.jit
@@ -136,7 +136,7 @@ def least_of_shared_blocks(
     lacking = 128 * parts
     if TABLES == 2:
         lacking += 128 * (parts - tail) * weight
-    scored = tl.zeros([BQ], tl.int64)
+    scored = tl.zeros([BQ], tl.int32)
     for twin in range(share, tl.cdiv(entries, 128), shares):
         place, rows, there = rows_of_chunk(allowed, offset, entries, twin, MASKED, 128)
         at = _first_bytes(data, rows, stride, PER_BLOCK)
@@ -155,10 +155,10 @@ def least_of_shared_blocks(
         chunk = 2 * twin + tl.arange(0, 2)
         to = out + pair[None, :] * n_chunks + chunk[:, None]
         tl.store(to, least, mask=real[None, :] & (chunk < n_chunks)[:, None])
-        scored += tl.sum(counted.to(tl.int64), 0)
-    tl.atomic_add(counts + 1, tl.sum(scored, 0))
+        scored += tl.sum(counted.to(tl.int32), 0)
+    tl.atomic_add(counts + 1, tl.sum(scored.to(tl.int64), 0), sem="relaxed")
     if share == 0:
-        tl.atomic_add(counts, tl.sum((limit > 0).to(tl.int64), 0))
+        tl.atomic_add(counts, tl.sum((limit > 0).to(tl.int64), 0), sem="relaxed")
 
 
 @triton.jit
