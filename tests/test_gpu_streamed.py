@@ -162,15 +162,19 @@ def test_an_index_made_with_unified_memory(vectors):
 
 def test_what_has_no_such_lists_refuses(trained):
     resources = faiss.StandardGpuResources()
-    for index in (faiss.IndexFlatL2(D), trained["IVF24,PQ8x4fsr", faiss.METRIC_L2]):
+    for index in (faiss.IndexPQ(D, 4, 4), faiss.IndexHNSWFlat(D, 4), trained["IVF24,PQ8x4fsr", faiss.METRIC_L2]):
         with pytest.raises(FaissError, match="memorySpace"):
             faiss.index_cpu_to_gpu(resources, 0, index, options())
     with pytest.raises(FaissError, match="memorySpace"):
         faiss.index_binary_cpu_to_gpu(resources, 0, faiss.IndexBinaryFlat(16), options())
-    config = faiss.GpuIndexFlatConfig()
-    config.memorySpace = faiss.MemorySpace_Unified
+    config = faiss.GpuIndexIVFFlatConfig()
+    config.flatConfig.memorySpace = faiss.MemorySpace_Unified
     with pytest.raises(FaissError, match="memorySpace"):
-        faiss.GpuIndexFlatL2(resources, D, config)
+        faiss.GpuIndexIVFFlat(resources, D, 4, faiss.METRIC_L2, config)
+    graph = faiss.GpuIndexCagraConfig()
+    graph.memorySpace = faiss.MemorySpace_Unified
+    with pytest.raises(FaissError, match="memorySpace"):
+        faiss.GpuIndexCagra(resources, D, faiss.METRIC_L2, graph)
 
 
 def test_what_does_not_fit_says_what_would_help(trained, monkeypatch):
@@ -278,3 +282,86 @@ def test_mixing_fails():
             ours.add(theirs)
         with pytest.raises(AssertionError, match="__getitem__ takes"):
             theirs[torch.zeros(2, dtype=torch.int64, device=GPU)]
+
+
+# -- flat indexes ---------------------------------------------------------------------------------------------------------------------
+
+
+def flat_in_host(vectors, metric=faiss.METRIC_L2, memory=None, half=False):
+    """A flat index on a GPU, and one whose vectors are in the host's memory."""
+    resources, made = faiss.StandardGpuResources(), []
+    if memory is not None:
+        resources.setTempMemory(memory)
+    index = faiss.IndexFlat(D, metric)
+    index.add(vectors[0])
+    for unified in (False, True):
+        given = options(unified)
+        given.useFloat16 = half
+        made.append(faiss.index_cpu_to_gpu(resources, 1, index, given))
+    assert [type(i) for i in made] == [faiss.GpuIndexFlat] * 2 and made[1].getDevice() == 1
+    return made
+
+
+@pytest.mark.parametrize("metric", [faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT, faiss.METRIC_L1], ids=["L2", "IP", "L1"])
+@pytest.mark.parametrize("memory, half", [(None, False), (90_000, False), (90_000, True), (4000, False)])
+def test_flat_answers_are_those_of_resident_vectors(vectors, metric, memory, half):
+    queries = vectors[1][: 3 if memory == 4000 else NQ]
+    resident, host = flat_in_host(vectors, metric, memory, half)
+    expected = resident.search(queries, 9)
+    same(host.search(queries, 9), expected)
+    same(host.search(queries[:2], N + 5), resident.search(queries[:2], N + 5))
+    radius = float(np.median(expected[0]))
+    same(host.range_search(queries, radius), resident.range_search(queries, radius))
+    some = faiss.SearchParameters(sel=faiss.IDSelectorRange(700, 1900))
+    same(host.search(queries, 5, params=some), resident.search(queries, 5, params=some))
+    same(host.range_search(queries, radius, params=some), resident.range_search(queries, radius, params=some))
+
+
+def test_flat_vectors_change_in_the_hosts_memory(vectors):
+    resident, host = flat_in_host(vectors, memory=20_000)
+    for index in (resident, host):
+        index.add(vectors[1])
+        index.update_vectors(np.array([3, 5]), vectors[1][:2])
+        assert index.remove_ids(np.array([0, 1000])) == 2
+        assert index.remove_ids(faiss.IDSelectorRange(10, 10)) == 0
+    assert np.array_equal(host.reconstruct_n(), resident.reconstruct_n()) and np.array_equal(
+        host.reconstruct(7), resident.reconstruct(7)
+    )
+    same(host.search(vectors[1], 4), resident.search(vectors[1], 4))
+    for kept in (copy.deepcopy(host), faiss.index_gpu_to_cpu(host), pickle.loads(pickle.dumps(host))):
+        same(kept.search(vectors[1], 4), resident.search(vectors[1], 4))
+    assert type(faiss.index_gpu_to_cpu(host)) is faiss.IndexFlatL2 and host._gpu_content() == {"FlatData": []}
+    back = faiss.GpuIndexFlat(faiss.StandardGpuResources(), host)
+    assert not back._in_host and np.array_equal(back.reconstruct_n(), host.reconstruct_n())
+    host.reset()
+    assert host.ntotal == 0 and (host.search(vectors[1], 2)[1] == -1).all()
+    config = faiss.GpuIndexFlatConfig()
+    config.memorySpace = faiss.MemorySpace_Unified
+    made = faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), D, config)
+    made.add(vectors[0])
+    assert np.array_equal(
+        made.search(vectors[1], 3)[1], flat_in_host(vectors, faiss.METRIC_INNER_PRODUCT)[0].search(vectors[1], 3)[1]
+    )
+
+
+def test_flat_host_and_device_are_not_mixed(vectors, monkeypatch):
+    """All that a search and changes do, with a host and a GPU that are told apart."""
+    monkeypatch.setattr(accelerate, "_device_type", lambda args, kwargs: "a kind of device that has no twins")
+    _, host = flat_in_host(vectors, memory=9000)
+    queries, more = torch.from_numpy(vectors[1]), torch.from_numpy(vectors[0][:5].copy())
+    expected = host._search(queries, 5, None)
+    with TwoDevices() as both_kinds:
+        both_kinds.put([queries, more], GPU)
+        both_kinds.put([host.codes._buffer], HOST)
+        host.__dict__["_device"] = GPU
+        found = host._search(queries, 5, None)
+        assert both_kinds.of(found[1]) == GPU and both_kinds.of(host.codes._buffer) == HOST
+        host._search(queries, 5, faiss.SearchParameters(sel=faiss.IDSelectorRange(0, 900)))
+        host._range_search(queries, 8.0, None)
+        host._add(more, None)
+        host._update_vectors(torch.arange(2, device=GPU), more[:2])
+        assert both_kinds.of(host._reconstruct(torch.arange(4, device=GPU))) == GPU
+        assert both_kinds.of(host._reconstruct_n(3, 2)) == GPU
+        assert host._remove(faiss.IDSelectorRange(3000, 3005)) == 5
+        host._permute_entries(torch.arange(host.ntotal, device=GPU).flip(0))
+    assert torch.equal(found[1], expected[1])

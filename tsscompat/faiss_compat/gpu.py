@@ -83,9 +83,7 @@ def _named_on_gpu(twin: Any, resources: Any, options: GpuClonerOptions) -> Any:
     if kind is None:
         return twin
     if kind is GpuIndexFlat and options.useFloat16:
-        config = GpuIndexFlatConfig()
-        config.useFloat16, config.device = True, twin.getDevice()
-        return GpuIndexFlat(resources, twin, config)
+        return GpuIndexFlat(resources, twin, _flat_config(twin.getDevice(), options))
     made = recast(twin, kind)
     made._gpu_resources = resources
     noted(made, resources)
@@ -110,17 +108,33 @@ def index_cpu_to_gpu(provider: Any, device: int, index: Any, options: GpuClonerO
         index = index_gpu_to_cpu(index)
     if _is_wrapper(index):
         return _rewrapped(index, where, lambda inner: index_cpu_to_gpu(provider, device, inner, options))
-    unified, has_lists = options.memorySpace == MemorySpace_Unified, isinstance(index, IndexIVF)
-    check(has_lists or not unified, "memorySpace: {} has no inverted lists", type(index).__name__)
-    needed = footprint(index) - (footprint(index.invlists) if unified else 0)
-    advice = "; memorySpace = MemorySpace_Unified leaves its lists in the host's memory" if has_lists and not unified else ""
+    unified, held = options.memorySpace == MemorySpace_Unified, _fetchable(index)
+    check(held is not None or not unified, "memorySpace: {} has no inverted lists and is not flat", type(index).__name__)
+    needed = footprint(index) - (footprint(held) if unified else 0)
+    what = "lists" if isinstance(index, IndexIVF) else "vectors"
+    advice = "" if held is None or unified else f"; memorySpace = MemorySpace_Unified leaves its {what} in the host's memory"
     require_memory(needed, where.device, type(index).__name__, advice)
     if type(index) is IndexScalarQuantizer and index.sq.qtype == ScalarQuantizer.QT_fp16:
         index, options = _halves(index), copy.copy(options)
         options.useFloat16 = True
     if isinstance(index, IndexHNSWCagra):
         return _cagra(provider, where, index)
+    if unified and held is vars(index).get("codes"):
+        return GpuIndexFlat(provider, index, _flat_config(where.gpu, options))
     return _named_on_gpu(copy_on(index, where, options.memorySpace), provider, options)
+
+
+def _fetchable(index: Any) -> Any:
+    """What of an index searches can fetch from the host's memory: its inverted lists, or its vectors; None where there is neither."""
+    if isinstance(index, IndexIVF):
+        return index.invlists
+    return index.codes if _NAMED.get(type(index)) is GpuIndexFlat or isinstance(index, GpuIndexFlat) else None
+
+
+def _flat_config(number: int, options: GpuClonerOptions) -> GpuIndexFlatConfig:
+    config = GpuIndexFlatConfig()
+    config.device, config.useFloat16, config.memorySpace = number, options.useFloat16, options.memorySpace
+    return config
 
 
 def _halves(index: IndexScalarQuantizer) -> IndexFlat:

@@ -1,11 +1,11 @@
 """How GPU indexes are made: FAISS's configurations, and what is done with each setting.
 
 A config's `device` places the index, `useFloat16` stores a flat index (or a coarse quantizer, through flatConfig) in half precision,
-`usePrecomputedTables` precomputes them, `indicesOptions` says what results name. MemorySpace_Unified keeps inverted lists in the host's
-memory, from where searches fetch what they probe while they compute: for an index that is larger than the GPU's memory. Settings that only
-*permit* something (float16 look-up tables, ids in host memory, an interleaved layout, a quantizer on the CPU, cuVS's kernels in the place
-of FAISS's) are met by float32, 64 bits, the device itself and our own kernels. What would change the answers or the place and cannot be
-done raises: unified memory for what has no lists.
+`usePrecomputedTables` precomputes them, `indicesOptions` says what results name. MemorySpace_Unified keeps inverted lists, or the vectors
+of a flat index, in the host's memory, from where searches fetch them while they compute: for an index that is larger than the GPU's
+memory. Settings that only *permit* something (float16 look-up tables, ids in host memory, an interleaved layout, a quantizer on the CPU,
+cuVS's kernels in the place of FAISS's) are met by float32, 64 bits, the device itself and our own kernels. What would change the answers or
+the place and cannot be done raises: unified memory for other indexes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class GpuIndexConfig(Stated):
     """Where a GPU index goes."""
 
     device = integer(0, "the GPU's number")
-    memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Device, or for inverted lists MemorySpace_Unified")
+    memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Device, or for inverted lists and flat indexes MemorySpace_Unified")
     use_cuvs = boolean(False, "our kernels answer either way; lists pad the results of a query with NaNs as cuVS does")
 
     def _check(self) -> None:
@@ -31,7 +31,15 @@ class GpuIndexConfig(Stated):
         self._check_space()
 
     def _check_space(self) -> None:
-        check(self.memorySpace == MemorySpace_Device, "memorySpace: only MemorySpace_Device, for what has no inverted lists")
+        check(
+            self.memorySpace == MemorySpace_Device,
+            "memorySpace: only MemorySpace_Device, but for flat indexes and inverted lists",
+        )
+
+
+def _check_both(space: int) -> None:
+    known = (MemorySpace_Device, MemorySpace_Unified)
+    check(space in known, "memorySpace: lists and vectors are in MemorySpace_Device or MemorySpace_Unified")
 
 
 class GpuIndexFlatConfig(GpuIndexConfig):
@@ -39,6 +47,9 @@ class GpuIndexFlatConfig(GpuIndexConfig):
 
     useFloat16 = boolean(False, "store vectors as float16")
     storeTransposed = boolean(False, "without effect, as in FAISS")
+
+    def _check_space(self) -> None:
+        _check_both(self.memorySpace)
 
 
 class GpuIndexIVFConfig(GpuIndexConfig):
@@ -58,10 +69,10 @@ class GpuIndexIVFConfig(GpuIndexConfig):
         known = (INDICES_CPU, INDICES_IVF, INDICES_32_BIT, INDICES_64_BIT)
         check(self.indicesOptions in known, "indicesOptions: there is no option {}", self.indicesOptions)
         self.flatConfig._check()
+        check(self.flatConfig.memorySpace == MemorySpace_Device, "memorySpace: coarse quantizers are in MemorySpace_Device")
 
     def _check_space(self) -> None:
-        known = (MemorySpace_Device, MemorySpace_Unified)
-        check(self.memorySpace in known, "memorySpace: lists are in MemorySpace_Device or MemorySpace_Unified")
+        _check_both(self.memorySpace)
 
 
 class GpuIndexIVFFlatConfig(GpuIndexIVFConfig):
