@@ -242,8 +242,8 @@ class Codes:
         return self.kind not in (SUMS, BINARY, SIGNS) and self.metric in (L2, INNER_PRODUCT)
 
     def width(self) -> int:
-        """Dimensions of a tile."""
-        return power_of_two(self.d, 4, 64 if self.kind in (VECTORS, SCALARS) else 32)
+        """Dimensions of a tile; of codes that take many instructions to decode fewer, or registers run out."""
+        return power_of_two(self.d, 4, 64 if self.kind in (VECTORS, SCALARS) else 16 if self.kind in (TURBO, FURTHER) else 32)
 
     def part(self, start: int, stop: int, nprobe: int) -> Self:
         """The same for some of the queries."""

@@ -113,7 +113,9 @@ def _by_counts(data, planes, rows, there, d, size, QB: tl.constexpr, ALIGNED: tl
         # Where the signs end amid a word, factors follow: no plane has bits there.
         signs = _words(data, rows[:, None], there[:, None] & (at < words)[None, :], 4 * at[None, :], size, ALIGNED)
         for j in tl.static_range(QB):
-            totals += _ones(signs & tl.load(planes + j * words + at, mask=at < words, other=0)[None, :]) << j
+            plane = tl.load(planes + j * words + at, mask=at < words, other=0)
+            # A weight that LLVM does not know beforehand: bits that are counted and shifted it does not see as one instruction.
+            totals += tl.where(size > 0, 1 << j, 0) * _ones(signs & plane[None, :])
         counts += _ones(signs & tl.load(planes + QB * words + at, mask=at < words, other=0)[None, :])
     return tl.sum(totals, 1).to(tl.float32), tl.sum(counts, 1).to(tl.float32)
 
