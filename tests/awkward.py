@@ -179,11 +179,16 @@ def block_lists(s: Sizes) -> tuple[Any, ...]:
     codes = torch.randint(0, 256, (int(blocks.sum()), parts // 2 * per_block), dtype=torch.uint8)
     rows = codes.shape[0] * per_block
     lists = Ragged(codes, torch.randperm(3 * rows)[:rows], (blocks.cumsum(0) - blocks) * per_block, sizes)
-    keys, weight = s.keys(), 3 if parts > 2 and s.k > 10 else 0
-    deep, biases = s.n % 2 == 0, torch.randn(keys.shape).masked_fill(keys < 0, torch.nan)
-    floats = torch.randn(*keys.shape, parts, 16) if deep else torch.randn(s.nq, parts, 16)
-    tables = quantize.definition(floats, biases, 2 if weight else 0, weight)
-    return tables, lists, per_block, keys
+    return quantize.definition(*float_tables(s, parts)), lists, per_block, s.keys()
+
+
+def float_tables(s: Sizes, parts: int) -> tuple[Any, ...]:
+    """Tables of floats of each probed list, or of each query, and biases; of some parts twice."""
+    weight = 3 if parts > 2 and s.k > 10 else 0
+    tables = torch.randn(s.nq, NLIST, parts, 16) if s.n % 2 == 0 else torch.randn(s.nq, parts, 16)
+    biases = torch.randn(s.nq, NLIST)
+    biases[-1, 0] = torch.nan
+    return tables, biases, 2 if weight else 0, weight
 
 
 def levels(s: Sizes) -> tuple[Any, ...]:
@@ -212,8 +217,8 @@ def few_values(s: Sizes) -> Tensor:
 
 INPUTS: dict[str, Callable[[Sizes], tuple[Any, ...]]] = {
     "detours.detours": detours,
+    "fastscan.quantize": lambda s: float_tables(s, s.m),
     "fastscan.scan_blocks": lambda s: (*block_lists(s), s.k, s.metric == INNER_PRODUCT),
-    "fastscan.sum_in_order": lambda s: (torch.randn(s.n), torch.randn(s.n, s.m)),
     "fastscan.within_blocks": lambda s: (*block_lists(s), 0.5, s.metric == INNER_PRODUCT),
     "flat.knn": lambda s: (*s.pairs(), s.k, s.metric),
     "flat.named_distances": lambda s: (*s.pairs(), torch.randint(-1, s.n, (s.nq, min(s.k, 100))), s.metric),

@@ -1,6 +1,8 @@
 """Compiles each Triton kernel that a call launches for a Hopper GPU, without having one; nothing is run.
 
-`compiling()` makes launches compile: the code around them runs as it is, on CPU tensors whose content is then nonsense.
+`compiling()` makes launches compile: the code around them runs as it is, on CPU tensors whose content is then nonsense, or on torch's
+`meta` ones, which have a size and no memory. Kernels are specialised as Triton does it: for sizes that 16 divides, and for ones. It is for
+processes of its own: Triton's driver is replaced.
 """
 
 from __future__ import annotations
@@ -16,30 +18,30 @@ import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
-from triton.compiler import ASTSource
 
 TARGET = GPUTarget("cuda", 90, 32)
-KINDS = {
-    torch.float32: "*fp32",
-    torch.float64: "*fp64",
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.int64: "*i64",
-    torch.int32: "*i32",
-    torch.int16: "*i16",
-    torch.int8: "*i8",
-    torch.uint8: "*u8",
-    torch.bool: "*i1",
+# What the tensor cores are asked for, copies to shared memory and loads by their bytes, and operations that order all memory.
+MARKS = {
+    "dots": r"(wgmma\.mma_async|mma\.sync)\S*",
+    "loads": r"(cp\.async\.c[ag]|ld\.global)\S*",
+    "ordering": r"acq_rel",
 }
-OPTIONS = ("num_warps", "num_stages")
 
 
-def _kind(value: Any) -> str:
-    if isinstance(value, torch.Tensor):
-        return KINDS[value.dtype]
-    if isinstance(value, float):
-        return "fp32"
-    return "i32" if -(1 << 31) <= value < 1 << 31 else "i64"
+class Hopper:
+    """What Triton asks a driver before it launches, answered for a GPU that is not there."""
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGET
+
+    def get_active_torch_device(self) -> torch.device:
+        return torch.device("cpu")
 
 
 def _resources(ptx: str) -> dict[str, int]:
@@ -63,26 +65,28 @@ def _resources(ptx: str) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def compiling() -> Iterator[dict[str, dict[str, int]]]:
-    """Within it, launches compile; gives what each kernel needs, by name and constants."""
-    made: dict[str, dict[str, int]] = {}
+def compiling(build: bool = True) -> Iterator[dict[str, dict[str, Any]]]:
+    """Within it, launches compile; gives what each kernel needs and has, by name and constants, and the grids that it was launched on.
+
+    Without `build` only the grids.
+    """
+    made: dict[str, dict[str, Any]] = {}
 
     def run(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
-        names = self.arg_names
-        given = dict(zip(names, args)) | {k: v for k, v in kwargs.items() if k in names}
-        constants = {p.name: given[p.name] for p in self.params if p.is_constexpr}
-        signature = {n: "constexpr" if n in constants else _kind(given[n]) for n in names}
-        # Triton treats tensors as aligned to 16 bytes, whole numbers divisible by 16 as such.
-        key = f"{self.fn.__name__} {sorted(constants.items())} {sorted(signature.values())}"
-        if key in made:
-            return
-        aligned = {(i,): [["tt.divisibility", 16]] for i, n in enumerate(names) if isinstance(given[n], torch.Tensor)}
-        source = ASTSource(fn=self, signature=signature, constexprs=constants, attrs=aligned)
-        built = triton.compile(source, target=TARGET, options={k: kwargs[k] for k in OPTIONS if k in kwargs})
-        made[key] = {"shared": built.metadata.shared, **_resources(built.asm["ptx"])}
+        constants = {name: value for name, value in kwargs.items() if name.isupper()}
+        built = old(self, *args, grid=grid, warmup=True, **kwargs) if build else None
+        key = f"{self.fn.__name__} {sorted(constants.items())} {hash(built)}"
+        if key not in made:
+            made[key] = {"grids": []}
+            if built is not None:
+                ptx = built.asm["ptx"]
+                found = {name: sorted({m[0] for m in re.finditer(rx, ptx)}) for name, rx in MARKS.items()}
+                made[key] |= {"shared": built.metadata.shared, "warps": built.metadata.num_warps, **_resources(ptx), **found}
+        made[key]["grids"].append(tuple(grid))
 
     kind = triton.runtime.jit.JITFunction
     old, kind.run = kind.run, run
+    triton.runtime.driver.set_active(Hopper())
     try:
         yield made
     finally:

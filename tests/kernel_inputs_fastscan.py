@@ -59,12 +59,6 @@ def quantize(draw):
     return *floats(draw, nq, keys.shape[1], parts, keys), 2 if weight else 0, weight
 
 
-def sum_in_order(draw):
-    torch.manual_seed(draw(st.integers(0, 1 << 20)))
-    shape = (one_of(draw, 0, 1, 5), one_of(draw, 1, 9))[: draw(st.integers(1, 2))]
-    return torch.randn(shape), torch.randn(*shape, one_of(draw, 1, 2, 40))
-
-
 def scan(draw) -> tuple:
     parts, per_block, nlist = one_of(draw, 1, 2, 7, 16), one_of(draw, 32, 64), 6
     torch.manual_seed(draw(st.integers(0, 1 << 20)))
@@ -131,5 +125,5 @@ def few_lists(draw):
 
 INPUTS = {
     f"fastscan.{made.__name__}": made
-    for made in (take_rows, put_rows, quantize, sum_in_order, scan_blocks, within_blocks, block_sums, few_rows, few_lists)
+    for made in (take_rows, put_rows, quantize, scan_blocks, within_blocks, block_sums, few_rows, few_lists)
 }

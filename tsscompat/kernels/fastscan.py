@@ -83,8 +83,7 @@ def put_rows(blocks: Tensor, rows: Tensor, codes: Tensor, per_block: int) -> Non
             blocks[place] = blocks[place] & kept | value
 
 
-@accelerated
-def sum_in_order(first: Tensor, columns: Tensor) -> Tensor:
+def _sum(first: Tensor, columns: Tensor) -> Tensor:
     """`first` and the items of the last dimension, added one by one in float32 as FAISS does: every table's rounding depends on it."""
     total = first
     for column in columns.unbind(-1):
@@ -117,16 +116,16 @@ def quantize(tables: Tensor, biases: Tensor | None, norms: int = 0, weight: int 
     widest, spans = _extremes((most - least).flatten(1))[1], (most - least) * counts
     if biases is None:
         lowest = torch.zeros(nq, device=device)
-        reach, start = sum_in_order(lowest, spans), sum_in_order(lowest, least)
+        reach, start = _sum(lowest, spans), _sum(lowest, least)
     elif tables.dim() == 3:
         lowest, highest = _extremes(biases)
-        reach, start = sum_in_order(highest - lowest, spans), sum_in_order(torch.zeros_like(lowest), least) + lowest
+        reach, start = _sum(highest - lowest, spans), _sum(torch.zeros_like(lowest), least) + lowest
     else:
         # A list's sums start from its bias and the least entries of its tables.
-        starts = sum_in_order(biases, least)
+        starts = _sum(biases, least)
         lowest = start = _extremes(starts)[0]
         above = torch.maximum(biases - _extremes(biases)[0][:, None], starts - start[:, None])
-        biases, reach = starts, _extremes(sum_in_order(above, spans))[1]
+        biases, reach = starts, _extremes(_sum(above, spans))[1]
     # Of a number and a tensor torch would multiply by the reciprocal, which rounds twice.
     entry, total = (torch.full_like(widest, bound) / span for bound, span in ((255.0, widest), (_HIGHEST, reach)))
     scale = torch.minimum(torch.where(widest > 0, entry, torch.inf), torch.where(reach > 0, total, torch.inf))

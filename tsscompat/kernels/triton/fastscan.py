@@ -16,8 +16,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from tsscompat.kernels.fastscan import Tables, bounds
@@ -26,6 +24,7 @@ from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.triton.block_kernels import least_of_blocks, least_of_shared_blocks, scores_of_blocks
 from tsscompat.kernels.triton.codes import BLOCKS, Codes
+from tsscompat.kernels.triton.fastscan_tables import quantize
 from tsscompat.kernels.triton.launch import blocks_of, on, power_of_two
 from tsscompat.kernels.triton.list_scan import CHUNK, Scan, Top, top, within
 
@@ -138,30 +137,6 @@ class BlockScan(Scan):
         return values, labels
 
 
-@triton.jit
-def _in_order(first, columns, out, n, m, BN: tl.constexpr):
-    rows = tl.program_id(0).to(tl.int64) * BN + tl.arange(0, BN)
-    total = tl.load(first + rows, mask=rows < n, other=0.0)
-    for j in range(0, m):
-        total += tl.load(columns + rows * m + j, mask=rows < n, other=0.0)
-    tl.store(out + rows, total, mask=rows < n)
-
-
-def sum_in_order(first: Tensor, columns: Tensor) -> Tensor:
-    """The twin of kernels.fastscan.sum_in_order: one kernel, where torch would be asked for one for each part."""
-    if first.dtype != torch.float32 or columns.dtype != torch.float32:
-        return NotImplemented
-    out = torch.empty(first.shape, device=first.device)
-    n = out.numel()
-    if n:
-        bn = power_of_two(n, 1, 32)
-        with on(out):
-            _in_order[(blocks_of(n, bn),)](
-                first.contiguous(), columns.contiguous(), out, n, columns.shape[-1], BN=bn, num_warps=1
-            )
-    return out
-
-
 def codes_of(tables: Tables, base: Tensor | None, lists: Ragged, per_block: int, keys: Tensor, largest: bool) -> Codes:
     return Codes(
         BLOCKS,
@@ -223,3 +198,6 @@ def within_blocks(
     lims, sums, labels, counts = within(codes, lists, keys, 0.0, (allowed, limits, pairs), BlockScan)
     query = torch.repeat_interleave(lims.diff())
     return lims, tables.values(sums + bound[query], query), labels, counts
+
+
+__all__ = ["quantize", "scan_blocks", "within_blocks"]
