@@ -680,6 +680,15 @@ def build(draw):
     return *unlinked(draw), one_of(draw, 8, 20), one_of(draw, *BOTH), 0.0, draw(st.booleans())
 
 
+def link_one(draw):
+    rows, bare, _, _ = unlinked(draw)
+    metric, node = one_of(draw, *BOTH), rows.shape[0] - 1
+    first = graph.Graph(bare.levels[:node], bare.offsets[: rows.shape[0]], bare.neighbors, bare.ends, bare.entry, bare.top)
+    entry, top = graph_link.build(rows[:node], first, *insertion_order(first.levels, 0, 0), 12, metric)
+    tables = torch.cat([rows, rows[:3]]), bare.levels, bare.offsets, bare.neighbors, bare.ends
+    return *tables, node, entry, top, one_of(draw, 8, 20), metric, 0.0, draw(st.booleans()), one_of(draw, 0.0, 0.2)
+
+
 def walk(draw):
     rows, bare, order, groups = unlinked(draw)
     metric, n = one_of(draw, *BOTH), rows.shape[0]
@@ -805,6 +814,7 @@ INPUTS = (
         "flat.nearest": nearest,
         "flat.within": within,
         "graph_link.build": build,
+        "graph_link.link_one": link_one,
         "graph.search": walk,
         "graph_levels.search_levels": walk_levels,
         "parts.near_parts": near_parts,

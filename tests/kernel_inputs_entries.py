@@ -70,9 +70,16 @@ def recall(draw):
     return lists, list_no << 32 | at, made, torch.randn(NLIST, D) if draw(st.booleans()) else None, torch.zeros(D)
 
 
+def transformed(draw):
+    torch.manual_seed(draw(st.integers(0, 1 << 20)))
+    n, d_in, d_out = draw(st.integers(0, 5)), draw(st.sampled_from([1, 7, 40])), draw(st.sampled_from([1, 16]))
+    return torch.randn(n, d_in), torch.randn(d_out, d_in), torch.randn(d_out) if draw(st.booleans()) else None
+
+
 INPUTS = {
     "entries.enter": enter,
     "entries.read_code": read_code,
     "entries.recall": recall,
     "entries.write_codes": write_codes,
+    "transform.transformed": transformed,
 }

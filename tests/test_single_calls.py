@@ -211,3 +211,45 @@ def test_definitions_store_the_same(key, monkeypatch):
                 monkeypatch.setattr(module, name, REGISTRY[f"entries.{name}"].definition)
     add_parts(plain, in_parts(x), None)
     assert np.array_equal(ours.serialize_index(mine), ours.serialize_index(plain))
+
+
+@pytest.mark.parametrize("key", [*KEYS, "IDMap2,HNSW8", "IVF8,PQ4np,RFlat", "HNSW8_SQ8", "PCA8,Flat"])
+def test_one_query_is_answered_as_many_are(key):
+    theirs, mine = pair(key)
+    x, ids = numbers(300, 1), np.random.default_rng(2).permutation(5000)[:300]
+    for index in (theirs, mine):
+        add_parts(index, [x], ids if key.startswith("IDMap") else None)
+    queries = numbers(6, 9)
+    many = mine.search(queries, 7)
+    for i in range(6):
+        one = mine.search(queries[i : i + 1], 7)
+        assert one[0].dtype == np.float32 and one[1].dtype == np.int64
+        np.testing.assert_array_equal(one[1][0], many[1][i])
+        np.testing.assert_allclose(one[0][0], many[0][i], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(many[0], theirs.search(queries, 7)[0], rtol=1e-4, atol=1e-4)
+    beyond = mine.search(queries[:1], 400)[1][0]
+    assert set(beyond) <= set((ids if key.startswith("IDMap") else np.arange(300)).tolist()) | {-1}
+
+
+def test_a_graph_is_linked_one_at_a_time_as_its_definition_links_it(monkeypatch):
+    x = numbers(60, 4)
+    one, other = ours.IndexHNSWFlat(D, 4), ours.IndexHNSWFlat(D, 4)
+    for row in x:
+        one.add(row[None])
+    monkeypatch.setattr(ours.graph.linking, "link_one", REGISTRY["graph_link.link_one"].definition)
+    for row in x:
+        other.add(row[None])
+    assert np.array_equal(ours.serialize_index(one), ours.serialize_index(other))
+
+
+def test_searches_and_additions_in_turns():
+    for key in ("IDMap2,HNSW8", "IDMap2,IVF8,SQ8", "LSH", "IVF8,PQ4np,RFlat"):
+        theirs, mine = pair(key)
+        x = numbers(80, 1)
+        for i, row in enumerate(x):
+            for index in (theirs, mine):
+                index.add_with_ids(row[None], np.array([1000 - i])) if key.startswith("IDMap") else index.add(row[None])
+            if i % 9 == 8:
+                found = [index.search(x[i : i + 1], 5) for index in (theirs, mine)]
+                np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-4, atol=1e-4)
+                assert found[0][1][0][0] == found[1][1][0][0]

@@ -45,6 +45,11 @@ def _level(left: float, chances: list[float]) -> int:
     return len(chances) - 1
 
 
+def draw_level(chances: list[float], rng: RandomGenerator) -> int:
+    """The level of one node."""
+    return _level(rng.rand_float(), chances)
+
+
 def draw_levels(n: int, chances: list[float], rng: RandomGenerator) -> Tensor:
     """The level of each of n nodes, the bottom being 0."""
     if n <= _FEW:

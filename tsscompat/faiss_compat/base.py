@@ -58,6 +58,7 @@ _SHORT_WAYS = {
         ("_add", "_add_with_ids", "_add_core", "_add_codes", "_add_sa_codes")
         + ("_sa_encode", "_encode_vectors", "_own_lists", "_link", "_named")
     ),
+    "_search_arrays": ("_search", "_found"),
     "_reconstruct_array": (
         ("_reconstruct", "_reconstruct_one", "_reconstruct_n", "_sa_decode", "_decode_vectors", "_decode_rows")
         + ("_rows", "_vectors")

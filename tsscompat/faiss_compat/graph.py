@@ -7,11 +7,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms import hnsw as levels_of
 from tsscompat.algorithms.random import RandomGenerator
+from tsscompat.algorithms.replays import RECORDERS
+from tsscompat.arrays import Array, arrays_of
 from tsscompat.devices import CPU, Placement
 from tsscompat.errors import check
 from tsscompat.faiss_compat import enums
@@ -31,6 +34,9 @@ from tsscompat.kernels import graph_link as linking
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.select import select
+
+# Nodes that a word of the kernels has room for.
+_MOST = 1 << 31
 
 
 class HNSW(Stated):
@@ -118,17 +124,23 @@ class HNSW(Stated):
             check(held == self.levels.size(), "{} levels are there for {} nodes", self.levels.size(), held)
             self.levels.append(levels_of.draw_levels(n, self.assign_probas.tensor.tolist(), self.rng) + 1)
         begin = int(self.offsets.at(held))
-        if n == 1:  # in a third of the time
-            level = int(self.levels.at(held))
-            end = begin + int(self.cum_nneighbor_per_level.at(level))
-            self.offsets.push_back(end)
-            self.neighbors.resize(end, -1)
-            return level - 1
         new = self.levels.tensor[held:].long()
         widths = self.cum_nneighbor_per_level.tensor.long()[new]
         self.offsets.append((begin + widths.cumsum(0)).to(torch.uint64))
         self.neighbors.resize(begin + int(widths.sum()), -1)
         return int(new.max()) - 1 if n else 0
+
+    def _one_more(self) -> None:
+        """The same for one node of a graph on the CPU, without tensors."""
+        chances = self.assign_probas
+        level = levels_of.draw_level(chances.array[: chances._n].tolist(), self.rng) + 1
+        begin = self.offsets.array.item(self.offsets._n - 1)
+        end = begin + self.cum_nneighbor_per_level.array.item(level)
+        for held, value, upto in ((self.levels, level, None), (self.offsets, end, None), (self.neighbors, -1, end)):
+            more = 1 if upto is None else upto - held._n
+            room, at = held.extended(more)
+            room[at : at + more] = value
+            held._n = at + more
 
     def fill_with_random_links(self, n: int) -> None:
         """Link n nodes at random."""
@@ -280,6 +292,8 @@ class Layered(Stated):
 class IndexHNSW(Layered, StoredGraph):
     """A graph over the vectors of `storage`, in layers."""
 
+    _caches: tuple[str, ...] = ("_rows_room",)
+
     def __init__(self, first: Any = 0, M: int = 32, metric: int = enums.METRIC_L2) -> None:
         if isinstance(first, Index):
             self._over(first)
@@ -301,8 +315,50 @@ class IndexHNSW(Layered, StoredGraph):
         rounded = not isinstance(self.storage, IndexFlat) and self._vectors().shape[1] == x.shape[1]
         self._link(first, self.hnsw.levels.size() == self.ntotal and first < self.ntotal, x if rounded else None)
 
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        storage, graph, node = self.storage, self.hnsw, self.ntotal
+        if (
+            ids is not None
+            or x.shape[0] > 1
+            or not isinstance(storage, IndexFlat)
+            or not self.init_level0
+            or self.ntotal >= _MOST
+        ):
+            return False
+        if graph.levels._n != node or graph.offsets._n != node + 1 or storage.ntotal != node or not storage._add_arrays(x, None):
+            return False
+        self.__dict__["ntotal"] = node + 1
+        graph._one_more()
+        tables = (
+            graph.levels.array,
+            graph.offsets.array.view(np.int64),
+            graph.neighbors.array,
+            graph.cum_nneighbor_per_level.array,
+        )
+        entry, top = graph.entry_point, graph.max_level
+        ef, (metric, arg), full, spare = graph.efConstruction, self._scale(), self.keep_max_size_level0, graph.prune_headroom
+        linked = linking.link_one(self._room(storage), *tables, node, entry, top, ef, metric, arg, full, spare)
+        if linked != (entry, top):
+            graph.entry_point, graph.max_level = linked
+        return True
+
+    def _room(self, storage: IndexFlat) -> np.ndarray[Any, Any]:
+        """The vectors and the room behind them."""
+        codes, kept = storage.codes.array, self.__dict__["_rows_room"]
+        if kept is None or kept[0] is not codes:
+            whole = codes.shape[0] // (4 * self.d) * (4 * self.d)
+            kept = self._rows_room = codes, codes[:whole].view(np.float32).reshape(-1, self.d)
+        room: np.ndarray[Any, Any] = kept[1]
+        return room
+
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         return self._found(x, k, params, None)
+
+    def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        kind = self.device.type
+        if kind != "cpu" or kind in RECORDERS or self.ntotal == 0 or self.hnsw.entry_point < 0:
+            return None
+        return arrays_of(self._found(x, k, None, None))
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         # A walk with as many candidates as efSearch meets what FAISS's meets: its best are all that it can have within the radius.

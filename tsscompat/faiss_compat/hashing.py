@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from tsscompat.algorithms import hashing
 from tsscompat.algorithms.ivf import ListCodec
-from tsscompat.arrays import rows
+from tsscompat.algorithms.replays import RECORDERS
+from tsscompat.arrays import Array, arrays_of, from_numpy, rows
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, child, enum, integer, single, vector
@@ -24,6 +26,9 @@ from tsscompat.faiss_compat.transforms import LinearTransform, RandomRotationMat
 from tsscompat.faiss_compat.vectors import Float32Vector, UInt8Vector
 from tsscompat.kernels import hamming
 from tsscompat.kernels.signs import signs
+
+# So many queries are answered without tensors.
+_FEW = 32
 
 
 class IndexLSH(IndexFlatCodes):
@@ -97,6 +102,43 @@ class IndexLSH(IndexFlatCodes):
         distances, labels = hamming.knn(self._sa_encode(x), self._rows, k)
         # Missing results: FAISS counts in whole numbers here, and the worst of them is the largest int.
         return distances.float(), labels
+
+    def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        kind = self.device.type
+        if (
+            x.shape[0] > _FEW
+            or kind != "cpu"
+            or kind in RECORDERS
+            or not self.is_trained
+            or not self.ntotal
+            or not self.code_size
+        ):
+            return None
+        size = self.ntotal * self.code_size
+        codes = self._codes_of_array(x)
+        found: Any = hamming.knn(codes, self.codes.array[:size].reshape(self.ntotal, self.code_size), k)
+        if isinstance(found[0], Tensor):  # of the definition
+            found = arrays_of(found)
+        return found[0].astype(np.float32), found[1]
+
+    def _codes_of_array(self, x: Array) -> Array:
+        """The codes of vectors, both in arrays."""
+        if self.rotate_data or self.train_thresholds:
+            return self._sa_encode(from_numpy(x)).numpy()
+        made: Any = signs(x if self.nbits == self.d else np.ascontiguousarray(x[:, : self.nbits]))
+        return made.numpy() if isinstance(made, Tensor) else made
+
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        if ids is not None:
+            return False
+        codes, size = self.codes, x.shape[0] * self.code_size
+        made = self._codes_of_array(x)
+        room, at = codes.extended(size)
+        room[at : at + size] = made.reshape(-1)
+        codes._n = at + size
+        self.__dict__["ntotal"] += x.shape[0]
+        self._drop_caches()
+        return True
 
     def transfer_thresholds(self, vt: LinearTransform) -> None:
         """Let a transform before this index subtract the thresholds."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from tsscompat.arrays import Array
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Declared, Stated, boolean, child, vector
 from tsscompat.faiss_compat.base import Index
@@ -57,6 +59,22 @@ class IDMapped(Stated):
         """Note the ids of vectors that were just added."""
         self.id_map.append(ids)
         self.ntotal = self.index.ntotal
+
+    def _named_array(self, ids: Array) -> None:
+        """The same for ids in an array."""
+        room, at = self.id_map.extended(ids.shape[0])
+        room[at : at + ids.shape[0]] = ids
+        self.id_map._n = at + ids.shape[0]
+        self.ntotal = self.index.ntotal
+
+    def _names_in_array(self, labels: Array) -> Array:
+        """The ids of vectors by number, both in arrays."""
+        n = self.id_map._n
+        if not n:
+            return np.full_like(labels, -1)
+        names = self.id_map.array[:n].take(labels, mode="clip")
+        names[(labels < 0) | (labels >= n)] = -1
+        return names
 
     def _sa_code_size(self) -> int:
         return int(self.index._sa_code_size())
@@ -155,6 +173,16 @@ class ReverseMapped(IDMapped):
         super()._named(ids)
         self.rev_map.update(zip(ids.tolist(), range(start, start + ids.shape[0])))
 
+    def _named_array(self, ids: Array) -> None:
+        start = self.id_map._n
+        super()._named_array(ids)
+        self.rev_map.update(zip(ids.tolist(), range(start, start + ids.shape[0])))
+
+    def _number(self, key: int) -> int:
+        number = self.rev_map.get(key)
+        check(number is not None, "key {} not found", key)
+        return int(number)
+
     def _reset(self) -> None:
         super()._reset()
         self.rev_map.clear()
@@ -169,11 +197,7 @@ class ReverseMapped(IDMapped):
         other.rev_map.clear()
 
     def _reconstruct(self, keys: Tensor) -> Tensor:
-        numbers = []
-        for key in keys.tolist():
-            number = self.rev_map.get(key)
-            check(number is not None, "key {} not found", key)
-            numbers.append(number)
+        numbers = [self._number(key) for key in keys.tolist()]
         found: Tensor = self.index._reconstruct(torch.tensor(numbers, dtype=torch.int64, device=keys.device))
         return found
 
@@ -187,6 +211,17 @@ class IndexIDMap(IDMapped, Index):
             self._over(index)
             self.metric_arg = index.metric_arg
 
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        index = self.index
+        if ids is None or not index.is_trained or not index._add_few(x, None):
+            return False
+        self._named_array(ids)
+        return True
+
+    def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        found = self.index._search_arrays(x, k)
+        return None if found is None else (found[0], self._names_in_array(found[1]))
+
     def _sa_encode(self, x: Tensor) -> Tensor:
         codes: Tensor = self.index._sa_encode(x)
         return codes
@@ -198,6 +233,10 @@ class IndexIDMap(IDMapped, Index):
 
 class IndexIDMap2(ReverseMapped, IndexIDMap):
     """An IndexIDMap that also finds a vector by its id."""
+
+    def _reconstruct_array(self, key: int) -> Array | None:
+        found: Array | None = self.index._reconstruct_array(self._number(key))
+        return found
 
 
 __all__ = ["IndexIDMap", "IndexIDMap2"]

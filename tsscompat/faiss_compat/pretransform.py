@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tsscompat.arrays import rows
+from tsscompat.arrays import Array, arrays_of, from_numpy, rows
 from tsscompat.errors import check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, child, vector
@@ -117,6 +117,19 @@ class IndexPreTransform(Index):
     def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
         self.index._add_with_ids(self._apply(x), ids)
         self.ntotal = self.index.ntotal
+
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        if not self.index.is_trained or not self.index._add_few(self._apply(from_numpy(x)).numpy(), ids):
+            return False
+        self.ntotal = self.index.ntotal
+        return True
+
+    def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        if self.device.type != "cpu" or not self.is_trained:
+            return None
+        transformed = self._apply(from_numpy(x))
+        found = self.index._search_arrays(transformed.numpy(), k)
+        return arrays_of(self.index._search(transformed, k, None)) if found is None else found
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
         check(self.is_trained, "IndexPreTransform must be trained before it is searched")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tsscompat.arrays import Array, rows
+from tsscompat.arrays import Array, arrays_of, from_numpy, rows
 from tsscompat.errors import check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import boolean, child, single
@@ -19,6 +19,7 @@ from tsscompat.faiss_compat.params import IndexRefineSearchParameters, SearchPar
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.kernels.bits import tail
 from tsscompat.kernels.metrics import is_similarity
+from tsscompat.kernels.named import best_named
 from tsscompat.kernels.select import merge
 from tsscompat.kernels.singles import times
 
@@ -56,6 +57,14 @@ class IndexRefine(Index):
         self.refine_index._add(x, None)
         self.ntotal = self.refine_index.ntotal
 
+    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
+        if ids is not None or not self.base_index._add_few(x, None):
+            return False
+        if not self.refine_index._add_few(x, None):
+            self.refine_index._add(from_numpy(x), None)
+        self.ntotal = self.refine_index.ntotal
+        return True
+
     def _reset(self) -> None:
         self.base_index._reset()
         self.refine_index._reset()
@@ -79,6 +88,15 @@ class IndexRefine(Index):
             return best_of_named(self.refine_index, x, labels, k)
         labels = held_labels(labels, self.refine_index.ntotal)
         return merge(subset_distances(self.refine_index, x, labels), labels, k, is_similarity(self.metric_type))
+
+    def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
+        exact, k_base = self.refine_index, times(k, self.k_factor)
+        if not isinstance(exact, IndexFlat) or exact.metric_arg or exact.metric_type != self.metric_type:
+            return None
+        if not self.is_trained or self.metric_type not in (METRIC_L2, METRIC_INNER_PRODUCT) or k_base < k:
+            return None
+        found = self.base_index._search_arrays(x, k_base)
+        return None if found is None else arrays_of(best_named(x, exact._vectors, found[1], k, self.metric_type))
 
     def _range_search(self, x: Tensor, radius: float, params: SearchParameters | None) -> tuple[Tensor, Tensor, Tensor]:
         factor, base_params = self._settings(params)

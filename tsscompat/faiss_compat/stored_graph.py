@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from tsscompat.arrays import Array
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import boolean, child
 from tsscompat.faiss_compat.base import Index
@@ -68,6 +69,11 @@ class StoredGraph(Index):
     def _reconstruct(self, keys: Tensor) -> Tensor:
         self._need_storage()
         found: Tensor = self.storage._reconstruct(keys)
+        return found
+
+    def _reconstruct_array(self, key: int) -> Array | None:
+        self._need_storage()
+        found: Array | None = self.storage._reconstruct_array(key)
         return found
 
     def get_distance_computer(self) -> DistanceComputer:

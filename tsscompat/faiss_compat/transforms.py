@@ -15,6 +15,7 @@ from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, integer, single, vector, word
 from tsscompat.faiss_compat.pointers import behind
 from tsscompat.faiss_compat.vectors import Float32Vector, Int32Vector
+from tsscompat.kernels.transform import transformed
 
 
 class VectorTransform(Stated):
@@ -99,8 +100,7 @@ class LinearTransform(VectorTransform):
         check(self.is_trained, "Transformation not trained yet")
         check(self.A.size() == self.d_out * self.d_in, "transformation matrix not initialized")
         check(not self.have_bias or self.b.size() == self.d_out, "Bias not initialized")
-        out = x @ self._matrix.t()
-        return out.add_(self.b.tensor) if self.have_bias else out
+        return transformed(x, self._matrix, self.b.tensor if self.have_bias else None)
 
     def _reverse(self, x: Tensor) -> Tensor:
         check(self.is_orthonormal, "reverse transform not implemented for non-orthonormal matrices")

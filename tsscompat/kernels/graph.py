@@ -96,6 +96,7 @@ def search(
 
     `starts` (nq, m), or (1, m) for all: nodes to begin at, in place of a descent from the top. All queries take a step at a time.
     """
+    x = torch.as_tensor(x)
     step = max(1, _BLOCK // max(1, rows.shape[0]))
     parts = []
     starts = None if starts is None else starts.expand(x.shape[0], -1)

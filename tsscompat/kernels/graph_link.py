@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -75,6 +76,18 @@ def build(
             if level > top:  # a walk may begin at the group's first node as soon as it is linked
                 entry, top = first, level
     return entry, top
+
+
+@accelerated
+def link_one(
+    rows: Any, levels: Any, offsets: Any, neighbors: Any, ends: Any, node: int, entry: int, top: int, ef: int, metric: int,
+    metric_arg: float, keep_full: bool, headroom: float,
+) -> tuple[int, int]:  # fmt: skip
+    """`build` for the node behind all others; the graph's tables may be arrays, and longer than the graph."""
+    rows, levels, offsets, neighbors, ends = (torch.as_tensor(t) for t in (rows, levels, offsets, neighbors, ends))
+    graph = Graph(levels[: node + 1], offsets[: node + 2], neighbors, ends, entry, top)
+    order, groups = torch.tensor([node]), torch.tensor([0, 1])
+    return build.definition(rows[: node + 1], graph, order, groups, ef, metric, metric_arg, keep_full, headroom)
 
 
 def link(

@@ -5,6 +5,8 @@ Distances are int32; missing results have id -1 and the largest int32. Of equal 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -54,8 +56,9 @@ def unpacked(words: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @accelerated
-def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def knn(x: Any, y: Any, k: int, whole_bytes: bool = False, allowed: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The k rows of y nearest to each row of x, ties in order of row; `allowed`: a bool for each row of y."""
+    x, y = torch.as_tensor(x), torch.as_tensor(y)
     nq, nb = x.shape[0], y.shape[0]
     best = torch.full((nq, k), MISSING, dtype=torch.int64, device=x.device)
     step = max(1, _BLOCK // max(1, nq))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor
 
 from tsscompat.kernels.accelerate import accelerated
 from tsscompat.kernels.bits import pack
 
 
 @accelerated
-def signs(x: Tensor) -> Tensor:
+def signs(x: Any) -> Any:
     """For each row (n, m) of numbers ceil(m / 8) bytes of bits, little-endian: whether the number is at least 0."""
-    return pack((x >= 0).to(torch.int32), 1)
+    return pack((torch.as_tensor(x) >= 0).to(torch.int32), 1)

@@ -10,6 +10,7 @@ from torch import Tensor
 from tsscompat.kernels.graph import Graph, Walk
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.numba.addressed import address, pointer, prefetch_at
+from tsscompat.kernels.numba.door import array_of, like
 from tsscompat.kernels.numba.graph_walk import cost_of, greedy, marks, measure, next_walk, node_of, ordered, place, unmet
 from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.numba.word_heap import sink
@@ -184,19 +185,19 @@ def search(
         plan = kept[3]
     else:
         plan = _plan(rows, graph, walk, metric)
-    queries, n = x.contiguous().numpy(), rows.shape[0]
+    queries, n = array_of(x), rows.shape[0]
     given = _NO_STARTS if starts is None else starts.to(torch.int64).contiguous().numpy()
     mask = _NO_MASK if allowed is None else allowed.contiguous().numpy()
     if nq < _TOGETHER:
         counted = _search(plan, metric_arg, mask, given, *marks(n), queries, costs, labels, 0, nq)
-        return torch.from_numpy(costs), torch.from_numpy(labels), counted
+        return *like(x, costs, labels), counted
     counts: list[tuple[int, int]] = []
 
     def some(start: int, stop: int) -> None:
         counts.append(_search(plan, metric_arg, mask, given, *marks(n), queries, costs, labels, start, stop))
 
     run_blocks(some, nq, _TOGETHER // 2)
-    return torch.from_numpy(costs), torch.from_numpy(labels), (sum(c[0] for c in counts), sum(c[1] for c in counts))
+    return *like(x, costs, labels), (sum(c[0] for c in counts), sum(c[1] for c in counts))
 
 
 __all__ = ["search"]

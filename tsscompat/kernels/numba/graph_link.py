@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from tsscompat.kernels.graph import Graph
 from tsscompat.kernels.graph_link import batches, largest_batch, list_sizes
+from tsscompat.kernels.numba.door import array_of
 from tsscompat.kernels.numba.graph_walk import (
     between,
     candidate_of,
@@ -293,4 +295,30 @@ def build(
     return entry, top
 
 
-__all__ = ["build"]
+@jit
+def _one(room, levels, offsets, neighbors, ends, sizes, node, entry, top, ef, metric, arg, keep_full, visited, turn):  # type: ignore[no-untyped-def]
+    rows, level = room[: node + 1], levels[node] - 1
+    if entry < 0:
+        return node, level
+    order, edges = np.full(1, node, np.int64), np.empty(ends[min(level, top) + 1], np.int64)
+    how = entry, top, ef, metric, arg, keep_full
+    _alone(rows, levels, offsets, neighbors, ends, sizes, rows, order, *how, visited, turn, edges, 0, 0, 1, 1)
+    if level > top:
+        return node, level
+    return entry, top
+
+
+def link_one(
+    rows: Any, levels: Any, offsets: Any, neighbors: Any, ends: Any, node: int, entry: int, top: int, ef: int, metric: int,
+    metric_arg: float, keep_full: bool, headroom: float,
+) -> tuple[int, int]:  # fmt: skip
+    table, level, offset, edge, end = (array_of(t) for t in (rows, levels, offsets, neighbors, ends))
+    sizes, arg = _sizes(tuple(end.tolist()), headroom), np.float32(metric_arg)
+    visited, turn = marks(node + 1)
+    linked: tuple[int, int] = _one(
+        table, level, offset, edge, end, sizes, node, entry, top, ef, metric, arg, keep_full, visited, turn
+    )
+    return linked
+
+
+__all__ = ["build", "link_one"]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tsscompat.kernels.hamming import FAR, MISSING, PLACE_BITS, WORST
 from tsscompat.kernels.numba.addressed import address
+from tsscompat.kernels.numba.door import array_of, like
 from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.numba.lanes import lowest
 from tsscompat.kernels.numba.popcount import GROUP, byte_at, count_bytes, count_four, count_rows, room_for, under, word_at
@@ -145,12 +146,12 @@ def _nearest_of_few(x, codes, whole, allowed, k, distances, labels):  # type: ig
     answer(heaps, distances, labels, 0, x.shape[0])
 
 
-def words_of(x: Tensor) -> Array:
+def words_of(x: Any) -> Array:
     """Queries as rows of words."""
-    codes = x.numpy()
+    codes = x.numpy() if isinstance(x, Tensor) else x
     n, size = codes.shape
     words = room_for((size + 7) // 8)
-    if size == 8 * words and x.is_contiguous() and x.data_ptr() % 8 == 0:
+    if isinstance(x, Tensor) and size == 8 * words and x.is_contiguous() and x.data_ptr() % 8 == 0:
         return codes.view(np.uint64)
     out = np.zeros((n, 8 * words), np.uint8)
     out[:, :size] = codes
@@ -160,7 +161,7 @@ def words_of(x: Tensor) -> Array:
 def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor | None = None) -> Any:
     if 8 * x.shape[1] >= FAR:
         return NotImplemented
-    queries, codes = words_of(x), y.contiguous().numpy()
+    queries, codes = words_of(x), array_of(y)
     mask = NO_MASK if allowed is None else allowed.contiguous().numpy()
     nq, nb = queries.shape[0], codes.shape[0]
     distances, labels = np.empty((nq, k), I32), np.empty((nq, k), I64)
@@ -168,7 +169,7 @@ def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor
     threads = max_threads() if nq * per_query > 2 * GRAIN else 1
     if threads == 1:
         _nearest_of_few(queries, codes, whole_bytes, mask, k, distances, labels)
-        return torch.from_numpy(distances), torch.from_numpy(labels)
+        return like(x, distances, labels)
     # Few queries share the rows out, each thread with heaps of its own.
     parts = 1 if nq >= 8 * threads else min(threads, int(nq * per_query / GRAIN))
     heaps = np.full((parts, nq, k), NOTHING, I64)
@@ -185,7 +186,7 @@ def knn(x: Tensor, y: Tensor, k: int, whole_bytes: bool = False, allowed: Tensor
     else:
         run_blocks(some_queries, nq, max(16, int(GRAIN / per_query)))
     run_blocks(lambda a, b: answer(heaps, distances, labels, a, b), nq, 256)
-    return torch.from_numpy(distances), torch.from_numpy(labels)
+    return like(x, distances, labels)
 
 
 @jit

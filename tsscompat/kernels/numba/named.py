@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2
+from tsscompat.kernels.numba.door import array_of, like
 from tsscompat.kernels.numba.ivf_heap import finish, sift, start_heap
 from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.numba.metrics import dot, squared_l2
@@ -33,14 +33,14 @@ def _best(x, y, labels, ip, costs, names, start, stop):  # type: ignore[no-untyp
         finish(heap, held, ip)
 
 
-def best_named(x: Tensor, y: Tensor, labels: Tensor, k: int, metric: int) -> Any:
+def best_named(x: Any, y: Tensor, labels: Any, k: int, metric: int) -> Any:
     if metric not in (INNER_PRODUCT, L2):
         return NotImplemented
     n, m = labels.shape
     costs, names = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
-    given = x.contiguous().numpy(), y.contiguous().numpy(), labels.contiguous().numpy(), metric == INNER_PRODUCT, costs, names
+    given = array_of(x), y.contiguous().numpy(), array_of(labels), metric == INNER_PRODUCT, costs, names
     if n * m * x.shape[1] <= _GRAIN:
         _best(*given, 0, n)
     else:
         run_blocks(lambda a, b: _best(*given, a, b), n, max(1, _GRAIN // max(1, m * x.shape[1])))
-    return torch.from_numpy(costs), torch.from_numpy(names)
+    return like(x, costs, names)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tsscompat.kernels.numba.door import array_of
 from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.threads import run_blocks
 
@@ -34,9 +35,12 @@ def _signs(x, out, first, last):  # type: ignore[no-untyped-def]
             out[i, whole] = np.uint8(word)
 
 
-def signs(x: Tensor) -> Any:
-    if x.dtype != torch.float32:
+def signs(x: Any) -> Any:
+    if x.dtype not in (torch.float32, F):
         return NotImplemented
-    given, out = x.contiguous().numpy(), np.empty((x.shape[0], (x.shape[1] + 7) // 8), np.uint8)
+    given, out = array_of(x), np.empty((x.shape[0], (x.shape[1] + 7) // 8), np.uint8)
+    if not isinstance(x, Tensor):
+        _signs(given, out, 0, out.shape[0])
+        return out
     run_blocks(lambda a, b: _signs(given, out, a, b), out.shape[0], max(1, _GRAIN // max(1, x.shape[1])))
     return torch.from_numpy(out)
