@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tsscompat
+from tsscompat.algorithms import in_place
 
 SQ = faiss.ScalarQuantizer
 TYPES = {name: getattr(SQ, name) for name in dir(SQ) if name.startswith("QT_") and name not in ("QT_count", "QT_0bit")}
@@ -177,6 +178,28 @@ def test_queries_are_rounded_as_faiss_rounds_them(qb: int, int_qjl: bool, key: s
         params.nprobe, params.qb, params.int_qjl = 6, qb, int_qjl
         answers.append(index.search(queries, 10, params=params))
     check_same_answers(*answers)
+
+
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize(
+    "key", ["EDEN3", "SQtq2", "SQtq4", *(f"IVF4,{code}" for code in ("EDEN", "EDEN4BIASED", "SQtqmse3", "SQtq3"))]
+)
+def test_codes_scanned_as_they_lie_are_scored_as_decoded(key: str, metric: int, monkeypatch) -> None:
+    """What a GPU does, by the definitions of its kernels."""
+    data, queries = vectors(200, 21, 1), vectors(5, 21, 2)
+    index = tsscompat.index_factory(21, key, metric)
+    index.train(data)
+    index.add(data)
+    if "IVF" in key:
+        index.nprobe = 2
+    expected = index.search(queries, 20)
+    radius = float(np.sort(expected[0])[:, 9:11].mean())
+    within = index.range_search(queries, radius)
+    monkeypatch.setattr(in_place, "scanned_in_place", lambda known: True)
+    index = tsscompat.clone_index(index)
+    check_same_answers(expected, index.search(queries, 20))
+    if not key.startswith("SQ"):  # which decodes for this
+        np.testing.assert_array_equal(index.range_search(queries, radius)[0], within[0])
 
 
 @pytest.mark.parametrize("key", ["EDEN", "EDEN4", "EDEN7BIASED"])
