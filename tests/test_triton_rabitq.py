@@ -26,7 +26,7 @@ def test_entries_pass_by_the_bar_of_their_time(k, largest):
     """The bar moves after 64, 128, ... 8192 entries: of what is hoped for in vain much is left out, and later ever more."""
     torch.manual_seed(k)
     costs = torch.randn(2, 9000) + torch.linspace(2, 0, 9000)
-    hopes = costs + torch.rand(2, 9000) - 0.5
+    hopes = costs + 3 * torch.rand(2, 9000) - 1.5
     hopes[0, 5], costs[1, 7000], costs[1, 3] = torch.nan, torch.nan, torch.inf
     totals, labels = torch.tensor([9000, 8300]), torch.stack([torch.randperm(9000) for _ in range(2)])
     seen = torch.arange(9000) < totals[:, None]
