@@ -20,11 +20,13 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 
 TARGET = GPUTarget("cuda", 90, 32)
-# What the tensor cores are asked for, copies to shared memory and loads by their bytes, and operations that order all memory.
+# What the tensor cores are asked for, copies to shared memory and loads by their bytes, operations that order all memory, and products
+# that are added without being rounded.
 MARKS = {
     "dots": r"(wgmma\.mma_async|mma\.sync)\S*",
     "loads": r"(cp\.async\.c[ag]|ld\.global)\S*",
     "ordering": r"acq_rel",
+    "contracted": r"fma\.rn\S*",
 }
 
 

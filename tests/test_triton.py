@@ -172,7 +172,7 @@ def test_long_tables_are_searched_by_spans(monkeypatch):
     monkeypatch.setattr(screen, "_LONG", 1000)
     monkeypatch.setattr(pick, "_HELD", 64)
     torch.manual_seed(3)
-    x, y = torch.randn(9, 20), torch.randn(5000, 20)
+    x, y = torch.randn(9, 20), torch.randn(3000, 20)
     answer = twin_of("flat.knn")(x.to(DEVICE), y.to(DEVICE), 1, L2)
     assert torch.equal(answer[1].cpu(), flat.knn.definition(x.double(), y.double(), 1, L2)[1])
 
