@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from tsscompat.devices import CPU, Placement, default_device, place, remembered
 from tsscompat.kernels.singles import single as as_float32
@@ -313,7 +314,8 @@ class Stated:
         return copy.deepcopy(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self._held_state()
+        # On the CPU: a tensor of CUDA's cannot be unpickled where there is none.
+        state = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in self._held_state().items()}
         state["_device"] = str(state["_device"])
         return state
 
@@ -321,6 +323,8 @@ class Stated:
         self.__dict__.update(state)
         where = remembered(state["_device"], state.get("_gpu", -1))
         self.__dict__["_device"], self.__dict__["_gpu"] = where.device, where.gpu
+        if where.device != CPU:
+            self.__dict__.update({name: value.to(where.device) for name, value in state.items() if isinstance(value, Tensor)})
 
     def __repr__(self) -> str:
         shown = {

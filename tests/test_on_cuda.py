@@ -1,0 +1,217 @@
+"""Every index type on a GPU: no tensor of the host is mixed with one of the GPU's, CUDA has all operations, answers are the CPU's.
+
+The GPU is that of pretended_cuda.py; Triton's kernels are turned off, so that it runs the definitions, and so are the CPU's twins.
+"""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from golden_files import HERE, K, codes, queries, read, vectors, widened
+from pretended_cuda import Missing, Mixed, OnCuda, PretendedCuda, Raced, cuda_functions
+
+import tsscompat as faiss
+from tsscompat import devices
+from tsscompat.errors import FaissError
+from tsscompat.kernels import accelerate
+
+NAMES = sorted(path.stem for path in HERE.glob("*.faiss") if not path.stem.startswith("old,"))
+# A walk is thousands of operations: of graphs that differ in their storage only what storages do differently is asked.
+GRAPHS = ("HNSW", "NSG", "NNDescent")
+Step = tuple[str, Callable[[Any], Any]]
+
+
+@pytest.fixture(autouse=True)
+def gpu(monkeypatch):
+    devices.default_device()  # before there seem to be GPUs
+    monkeypatch.setattr(accelerate, "_device_type", lambda args, kwargs: "a kind of device that has no twins")
+    monkeypatch.setenv("TSSCOMPAT_TWINS", "0")
+    cuda_functions(monkeypatch)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # what is pretended holds for this thread
+    with PretendedCuda() as pretended:
+        yield pretended
+    faiss.omp_set_num_threads(threads)
+
+
+def plain(answer: Any) -> list[np.ndarray]:
+    """The arrays of an answer."""
+    if isinstance(answer, (tuple, list)):
+        return [array for part in answer for array in plain(part)]
+    return [] if answer is None else [np.asarray(answer.cpu() if isinstance(answer, torch.Tensor) else answer)]
+
+
+def answered(call: Callable[[Any], Any], index: Any, expected: Any = None) -> Any:
+    """What an index answers, or the type of the error that it raises, where that is expected or nothing is known of what is."""
+    try:
+        return plain(call(index))
+    except (FaissError, AttributeError, TypeError, ValueError) as e:
+        if expected is not None and expected is not type(e):
+            raise
+        return type(e)
+
+
+def asked(step: str, call: Callable[[Any], Any], host: Any, placed: Any) -> Any:
+    """What both answer, which must be alike."""
+    expected = answered(call, host)
+    assert_alike(expected, answered(call, placed, expected), step)
+    return expected
+
+
+def assert_alike(expected: Any, got: Any, where: str) -> None:
+    if isinstance(expected, type) or isinstance(got, type):
+        assert expected == got, where
+        return
+    assert len(expected) == len(got), where
+    for one, other in zip(expected, got):
+        assert (one.shape, one.dtype) == (other.shape, other.dtype), where
+        np.testing.assert_allclose(other.astype(np.float64), one.astype(np.float64), rtol=1e-4, atol=1e-4, err_msg=where)
+
+
+def binary(index: Any) -> bool:
+    return "Binary" in type(index).__name__
+
+
+def there(index: Any, x: np.ndarray) -> torch.Tensor:
+    """An array as a tensor where the index is."""
+    return torch.from_numpy(x).to(index.device)
+
+
+def params(index: Any, sel: Any) -> Any:
+    name = type(index).__name__
+    if "IVF" in name:
+        return faiss.SearchParametersIVF(sel=sel, nprobe=3)
+    if "HNSW" in name:
+        return faiss.SearchParametersHNSW(sel=sel, efSearch=6)
+    if "PreTransform" in name:
+        return faiss.SearchParametersPreTransform(index_params=faiss.SearchParameters(sel=sel))
+    return faiss.SearchParameters(sel=sel)
+
+
+def by_id(index: Any) -> Any:
+    """The index, able to find a vector by its id."""
+    ivf = index if binary(index) else faiss.try_extract_index_ivf(index)
+    if hasattr(ivf, "make_direct_map"):
+        ivf.make_direct_map()
+    return index
+
+
+def through_a_file(index: Any, folder: Any) -> Any:
+    path = str(folder / "index")
+    write, get = (faiss.write_index_binary, faiss.read_index_binary) if binary(index) else (faiss.write_index, faiss.read_index)
+    write(index, path)
+    again = get(path, device=index.device)
+    assert again.device == index.device
+    return again
+
+
+def searches(x: np.ndarray, radius: float) -> Iterator[Step]:
+    yield "search", lambda index: index.search(x, K)
+    yield "search for one tensor", lambda index: index.search(there(index, x[:1]), 2)
+    yield "search with parameters", lambda index: index.search(x, K, params=params(index, None))
+    yield "search of some", lambda index: index.search(x, K, params=params(index, faiss.IDSelectorBatch(np.arange(0, 40, 2))))
+    yield "search beyond the end", lambda index: index.search(np.tile(x, (4, 1)), 45)
+    yield "assign", lambda index: index.assign(x, 2)
+    yield "range search", lambda index: index.range_search(x, radius)
+    yield "search and reconstruct", lambda index: index.search_and_reconstruct(x, 3)
+    yield "search and return codes", lambda index: index.search_and_return_codes(x, 3, include_listnos=True)
+    yield "distances to some", lambda index: index.compute_distance_subset(x, np.array([[1, 2]] * len(x)))
+
+
+def vectors_of(more: np.ndarray) -> Iterator[Step]:
+    """What does not change an index but for its map."""
+    yield "encode", lambda index: index.sa_encode(there(index, more))
+    yield "decode", lambda index: index.sa_decode(index.sa_encode(more))
+    yield "reconstruct", lambda index: by_id(index).reconstruct(5)
+    yield "reconstruct several", lambda index: by_id(index).reconstruct_batch(np.array([5, 8]))
+    yield "reconstruct a run", lambda index: by_id(index).reconstruct_n(1, 4)
+
+
+def changes(x: np.ndarray, more: np.ndarray) -> Iterator[Step]:
+    """Each followed by a search."""
+    ids = np.arange(len(more)) + 1000
+    yield "add", lambda index: index.add(more)
+    yield "add tensors", lambda index: index.add_with_ids(there(index, more), there(index, ids))
+    yield "add codes", lambda index: index.add_sa_codes(index.sa_encode(more), None)
+    yield "add codes with ids", lambda index: index.add_sa_codes(index.sa_encode(more), ids + 50)
+    yield "update", lambda index: by_id(index).update_vectors(np.array([5, 8]), more[:2])
+    yield "remove ids", lambda index: index.remove_ids(np.array([1, 5, 8, 11]))
+    yield "remove a range", lambda index: index.remove_ids(faiss.IDSelectorRange(3, 10))
+    yield "merge", lambda index: index.merge_from(copy.deepcopy(index), 0)
+    yield "permute", lambda index: index.permute_entries(np.random.RandomState(0).permutation(index.ntotal))
+    yield "reset and add", lambda index: (index.reset(), index.add(more))
+
+
+def copies(folder: Any) -> Iterator[Step]:
+    clone = {True: faiss.clone_binary_index, False: faiss.clone_index}
+    back = {True: faiss.index_binary_gpu_to_cpu, False: faiss.index_gpu_to_cpu}
+    yield "deepcopy", copy.deepcopy
+    yield "pickle", lambda index: pickle.loads(pickle.dumps(index))
+    yield "clone", lambda index: clone[binary(index)](index)
+    yield "file", lambda index: through_a_file(index, folder)
+    yield "back", lambda index: back[binary(index)](copy.deepcopy(index))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_index_on_a_gpu_is_that_on_the_cpu(name, tmp_path):
+    data = (HERE / f"{name}.faiss").read_bytes()
+    host, placed = widened(read(faiss, data)), widened(read(faiss, data)).to(0)
+    assert placed.device == torch.device("cuda", 0)
+    x, make = queries(host), codes if binary(host) else vectors
+    found = answered(lambda index: index.search(x, 5)[0], host)
+    radius = 0.0 if isinstance(found, type) else np.median(found[0][np.abs(found[0]) < 1e9])
+    radius = int(radius) if binary(host) else float(radius)
+    graph = any(kind in name for kind in GRAPHS)
+    for step, call in [*searches(x, radius)][: 5 if graph else None]:
+        asked(step, call, host, placed)
+    for step, call in copies(tmp_path):
+        asked(step, lambda index: call(index).search(x[:1], 3), host, placed)
+    if isinstance(found, type):
+        return
+    more = make(5, 17)
+    for step, call in vectors_of(more):
+        asked(step, call, host, placed)
+    for step, call in changes(x, more):
+        if not isinstance(asked(step, call, host, placed), type):
+            assert host.ntotal == placed.ntotal and placed.device.type == "cuda"
+            asked(f"search after {step}", lambda index: index.search(x[:2], 3), host, placed)
+
+
+def test_what_is_pretended():
+    ours, theirs = torch.ones(4, device="cuda"), torch.ones(4)
+    assert isinstance(ours, OnCuda) and (ours.device.type, ours.is_cuda, ours.is_cpu) == ("cuda", True, False)
+    assert (ours * 2).tolist() == [2.0] * 4 and type(ours.cpu()) is torch.Tensor and theirs.to("cuda:1").device.index == 1
+    part = ours[1:3]
+    part[:] = theirs[:2] * 5
+    part.add_(1)
+    assert ours.tolist() == [1.0, 6.0, 6.0, 1.0] and float(ours.sum()) == 14.0
+    assert torch.where(ours > 1, ours, 0.0).device == ours.device and ours[torch.tensor([0])].device == ours.device
+    assert ours.new_zeros(3).device == ours.device and torch.empty(2, device=ours.device, pin_memory=False).is_cuda
+    for mixed in (
+        lambda: ours + theirs,
+        lambda: theirs[ours.long()],
+        lambda: ours.index_select(0, torch.tensor([1])),
+        lambda: ours + theirs.to("cuda:1"),
+        lambda: torch.randperm(3, generator=torch.Generator(), device="cuda"),
+        lambda: ours.__setitem__(torch.tensor([0, 1]), theirs[:2]),
+    ):
+        with pytest.raises(Mixed):
+            mixed()
+    with pytest.raises(TypeError, match="can't convert"):
+        ours.numpy()
+    with pytest.raises(Missing, match="mm of int64, int64"):
+        ours.long()[None] @ ours.long()[:, None]
+    with pytest.raises(Missing, match="uint16"):
+        ours.to(torch.uint16) + 1
+    assert ours.to(torch.uint16).view(torch.int16).tolist() == [1, 6, 6, 1]
+    ours[torch.tensor([0, 0], device="cuda")] = torch.ones(2, device="cuda")
+    with pytest.raises(Raced):
+        ours[torch.tensor([0, 0], device="cuda")] = torch.arange(2.0, device="cuda")
+    with pytest.raises(Raced):
+        ours.scatter_(0, torch.tensor([2, 2], device="cuda"), torch.arange(2.0, device="cuda"))
