@@ -146,6 +146,14 @@ def check_vectors_are_replaced(faiss):
     refused(index.update_vectors, torch.tensor([1, 2], dtype=torch.int32), X[3:5])
 
 
+def check_clustering_takes_any_tensor(faiss):
+    turned = X.t().contiguous().t()
+    means = faiss.Kmeans(D, 4, niter=3)
+    means.train(turned)
+    expected = means.assign(X.numpy())[1]
+    assert np.array_equal(means.assign(turned)[1], expected) and np.array_equal(means.assign(turned.double())[1], expected)
+
+
 def check_binary_indexes_and_wrong_calls_are_as_before(faiss):
     binary = faiss.IndexBinaryFlat(16)
     binary.add(np.zeros((3, 2), dtype=np.uint8))

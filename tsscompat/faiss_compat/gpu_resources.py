@@ -203,7 +203,11 @@ class GpuClonerOptions(Stated):
     verbose = boolean(False, "say what is placed where")
     use_cuvs = boolean(False, "our kernels answer either way; lists pad the results of a query with NaNs as cuVS does")
     allowCpuCoarseQuantizer = boolean(False, "every coarse quantizer lives on the GPU")
-    memorySpace = enum(int, MemorySpace_Device, "MemorySpace_Unified: lists stay in the host's memory (not an option of FAISS's)")
+    memorySpace = enum(
+        int,
+        MemorySpace_Device,
+        "MemorySpace_Unified: lists, or flat vectors, stay in the host's memory (not an option of FAISS's)",
+    )
 
     def _take(self, other: GpuClonerOptions) -> None:
         """Copy what another has of these options."""

@@ -118,7 +118,8 @@ class Kmeans(Stated):
             self.index = IndexFlatL2(self.d)
         self.index.reset()
         self.index.add(self.centroids)
-        distances, labels = self.index.search(x if isinstance(x, Tensor) else np.ascontiguousarray(x, dtype=np.float32), 1)
+        given = x.float().contiguous() if isinstance(x, Tensor) else np.ascontiguousarray(x, dtype=np.float32)
+        distances, labels = self.index.search(given, 1)
         return distances.ravel(), labels.ravel()
 
 
