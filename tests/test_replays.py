@@ -74,7 +74,7 @@ def vectors():
     return made[:N], made[N:]
 
 
-KINDS = ["Flat", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ3x4", "IVF16,PQ3x4np"]
+KINDS = ["Flat", "PQ4x4fs", "IVF16,Flat", "IVF16,SQ8", "IVF16,PQ3x4", "IVF16,PQ3x4np", "IVF16,PQ4x4fs", "IVF16,PQ4x4fsr"]
 
 
 def built(kind, vectors, metric=faiss.METRIC_L2):
@@ -133,7 +133,7 @@ def test_changes_of_the_index_are_seen(kind, vectors, recorder):
         lambda: index.reset(),
         lambda: index.add(vectors[0][:50]),
     ]
-    if kind != "Flat":
+    if kind.startswith("IVF"):
         changes.insert(0, lambda: setattr(index, "nprobe", 7))
     if kind == "IVF16,Flat":  # elsewhere codes are of residuals, for which centroids must not move
         changes.insert(3, lambda: index.quantizer.codes.tensor.view(torch.float32).add_(0.1))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import rows
 from tsscompat.algorithms.packed import FastScan, blocks_of, packed_lists
+from tsscompat.algorithms.replays import recordable, replayed
 from tsscompat.errors import check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
@@ -42,7 +43,7 @@ _NO_SCAN = 2 | 4
 class IndexFastScan(Index):
     """4-bit codes in blocks of bbs vectors, in the order in which they were added."""
 
-    _caches: tuple[str, ...] = ("_lists", "_origin")
+    _caches: tuple[str, ...] = ("_lists", "_origin", "_replays")
     _lists: Any
     _origin: Any
 
@@ -214,7 +215,11 @@ class IndexFastScan(Index):
         parts = self._parts()
         if parts is not None and allowed is None:
             lists, per_block = blocks_of(self._as_lists())
-            return few_rows(x, parts, metric, lists, per_block, k)
+            if not recordable(x):
+                return few_rows(x, parts, metric, lists, per_block, k)
+            held, state = (lists, parts), (self.ntotal, metric)
+            found = replayed(self, x, k, held, state, lambda x: few_rows(x, parts, metric, lists, per_block, k))
+            return found[0], found[1]
         codec = FastScan(lambda x, keys, coarse: self._tables(x), largest, self.M2 * 16 * 5)
         return rows.top(codec, x, self._as_lists(), k, allowed, self._run)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from tsscompat.algorithms import product, ragged
 from tsscompat.algorithms.ivf import ListCodec, Options, limits_of, rows_allowed
 from tsscompat.algorithms.packed import FastScan, ProductParts, Unpacked, blocks_of
+from tsscompat.algorithms.replays import recordable, replayed
 from tsscompat.errors import check
 from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import child, integer, size_t, vector
@@ -340,8 +341,13 @@ class IndexIVFPQFastScan(IndexIVFFastScan):
             return None
         # Without a codec and a record of parts made for each search, which took 12 us of the 120.
         lists, per_block = blocks_of(self._lists()._ragged())
-        given = self._columns(), self.metric_type, self.by_residual, terms
-        return few_lists(x, centers, self._probes(None), *given, lists, per_block, k)
+        nprobe, given = self._probes(None), (self._columns(), self.metric_type, self.by_residual, terms)
+        if not isinstance(x, Tensor) or not recordable(x):
+            return few_lists(x, centers, nprobe, *given, lists, per_block, k)
+        held, state = (lists, centers, given[0], terms), (self._lists()._stamp(), self.metric_type, self.by_residual)
+        rest = (*given, lists, per_block, k)
+        found: Few = replayed(self, x, (k, nprobe), held, state, lambda x: few_lists(x, centers, nprobe, *rest))
+        return found
 
     def _float_tables(self, x: Tensor, keys: Tensor, coarse: Tensor) -> tuple[Tensor, Tensor | None]:
         terms = self._terms()
