@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import faiss as real
 import numpy as np
 import pytest
 import torch
@@ -355,3 +356,29 @@ def test_what_a_search_on_a_gpu_lacks_is_said(monkeypatch, wrong):
         tsscompat.bfKnn(tsscompat.StandardGpuResources(), args)
     with pytest.raises(AssertionError):
         tsscompat.knn_gpu(None, x, y, 3, D=distances.astype(np.float64))
+
+
+def test_a_gap_that_is_no_number_is_never_the_largest():
+    x = np.random.default_rng(0).normal(size=(40, 9)).astype(np.float32)
+    x[3, 0] = x[5, -1] = np.nan
+    for build in (lambda f: f.IndexFlat(9, f.METRIC_Linf), lambda f: f.IndexIVFFlat(f.IndexFlatL2(9), 9, 1, f.METRIC_Linf)):
+        answers = []
+        for library in (real, tsscompat):
+            index = build(library)
+            index.train(x[10:])
+            index.add(x)
+            answers.append(index.search(x[:8], 4))
+        np.testing.assert_array_equal(answers[1][1], answers[0][1])
+        np.testing.assert_allclose(answers[1][0], answers[0][0], rtol=1e-6)
+
+
+def test_numbers_beyond_64_bits_and_other_kinds_are_refused_by_type():
+    for library in (real, tsscompat):
+        index = library.IndexFlatL2(2)
+        index.add(np.zeros((3, 2), dtype=np.float32))
+        for call in (lambda: index.reconstruct(1 << 63), lambda: library.IDSelectorRange(0, 3).is_member(1 << 63)):
+            with pytest.raises(OverflowError):
+                call()
+        for call in (lambda: index.check_compatible_for_merge(3), lambda: library.IDSelectorRange(0, 3).is_member("1")):
+            with pytest.raises(TypeError):
+                call()

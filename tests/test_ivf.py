@@ -424,3 +424,13 @@ def test_lists_that_do_not_exist_are_refused(key):
         with pytest.raises(RuntimeError, match="no such list"):
             index.encode_vectors(4, tsscompat.swig_ptr(x[:4].copy()), tsscompat.swig_ptr(numbers), tsscompat.swig_ptr(codes))
     assert index.ntotal == 0
+
+
+def test_a_hash_table_takes_ids_as_arrays_only():
+    for faiss in (oracle, tsscompat):
+        index = filled(faiss, "flat", "L2")
+        index.set_direct_map_type(faiss.DirectMap.Hashtable)
+        for selector in (faiss.IDSelectorBatch([0, 10**9]), faiss.IDSelectorRange(0, 1)):
+            with pytest.raises(RuntimeError, match="IDSelectorArray"):
+                index.remove_ids(selector)
+        assert index.remove_ids(faiss.IDSelectorArray([0])) == index.remove_ids(np.array([1])) == 1

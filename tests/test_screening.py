@@ -192,3 +192,34 @@ def test_giving_up_after_a_guess():
     one.floors[::2] = np.inf
     assert one.fill(40_000, lambda other: 20_000 * other.enter(y[:20_000], 0, np.empty(0, dtype=bool))) == 0
     assert (costs == heap.WORST).all() and (labels == -1).all()
+
+
+@pytest.mark.parametrize("d", [3, 16, 80])
+@pytest.mark.parametrize("nq, k", [(5, 1), (30, 1), (30, 4), (150, 4)])
+def test_rows_far_from_the_origin_keep_their_digits(nq, k, d):
+    """|x|² + |y|² - 2xy of such rows would be wrong in the second digit, and name others."""
+    rng = np.random.default_rng(d)
+    x, y = (torch.from_numpy((rng.normal(size=(n, d)) + 300).astype(np.float32)) for n in (nq, 700))
+    exact = torch.cdist(x.double(), y.double()).square()
+    wanted, names = exact.sort(1)
+    if k == 1:
+        near, name = flat.nearest(x, y)
+        found, labels = near[:, None], name[:, None]
+    else:
+        found, labels = flat.knn(x, y, k, L2)
+    np.testing.assert_allclose(found, wanted[:, :k], rtol=2e-5)
+    np.testing.assert_array_equal(labels, names[:, :k])
+    radius = float(wanted[:, 9].median())
+    limits, within, _ = flat.within(x, y, radius, L2)
+    assert abs(int(limits[-1]) - int((exact < radius).sum())) <= 1 and float(within.max()) < radius
+
+
+@pytest.mark.parametrize("d", [8, 80])
+@pytest.mark.parametrize("k", [1, 3])
+def test_inner_products_whose_squares_overflow(d, k):
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(rng.normal(size=(n, d)).astype(np.float32)) for n in (150, 400))
+    huge = x * 1e25
+    found = flat.nearest(huge, y, INNER_PRODUCT)[1] if k == 1 else flat.knn(huge, y, k, INNER_PRODUCT)[1]
+    wanted = torch.sort(x.double() @ y.double().t(), dim=1, descending=True, stable=True).indices[:, :k]
+    assert (found.view(150, k) == wanted).float().mean() > 0.99

@@ -31,7 +31,7 @@ from tsscompat.faiss_compat.enums import (
 )
 from tsscompat.faiss_compat.params import SearchParameters, search_params
 from tsscompat.faiss_compat.pointers import behind
-from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorBatch
+from tsscompat.faiss_compat.selectors import GivenIds, IDSelector
 from tsscompat.faiss_compat.vectors import UInt8Vector
 from tsscompat.kernels import hamming
 from tsscompat.kernels.ivf_lists import Ragged
@@ -181,7 +181,7 @@ class IndexBinary(BinaryPointerMethods, Stated):
         if isinstance(x, IDSelector):
             return self._remove(x)
         expect(x.ndim == 1, "expected ids of shape (n,), got {}", tuple(x.shape))
-        return self._remove(IDSelectorBatch(x))
+        return self._remove(GivenIds(x))
 
     def reset(self) -> None:
         """Remove all codes."""

@@ -15,7 +15,7 @@ from tsscompat.algorithms import ragged
 from tsscompat.devices import CPU, Placement
 from tsscompat.errors import check
 from tsscompat.faiss_compat.attributes import Stated, anything, enum, vector
-from tsscompat.faiss_compat.invlists import InvertedLists
+from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
 from tsscompat.faiss_compat.selectors import GivenIds, IDSelector, IDSelectorArray
 from tsscompat.faiss_compat.vectors import Int64Vector
 
@@ -179,6 +179,9 @@ class DirectMap(Stated):
         if self.type == self.Hashtable:
             return self._remove_known(sel, invlists)
         check(self.no(), "remove not supported with this direct_map format")
+        known = sel._known()
+        if known is not None and isinstance(invlists, ArrayInvertedLists) and invlists.device.type == "cpu":
+            return invlists._drop_named(known)
         lists = invlists._ragged()
         rows, _ = ragged.live(lists)
         drop = sel._mask(lists.ids[rows])

@@ -46,6 +46,17 @@ class IDSelector(Stated):
             raise OverflowError(f"an id has 64 bits, got {id}")
         return bool(self._mask(torch.tensor([id], dtype=torch.int64))[0])
 
+    def _known(self) -> Tensor | None:
+        """The ids in the set in ascending order, where it is held as a list of them."""
+        return None
+
+    def _numbers(self, n: int, device: torch.device) -> Tensor:
+        """Which of the numbers below n are in the set, in ascending order."""
+        known = self._known()
+        if known is None:
+            return self._mask(torch.arange(n, device=device)).nonzero().squeeze(1)
+        return known[(known >= 0) & (known < n)].to(device)
+
     def _mask(self, ids: Tensor) -> Tensor:
         """Which of `ids` are in the set."""
         raise FaissError(f"{type(self).__name__} does not say which ids it has")
@@ -88,10 +99,15 @@ class _Listed(IDSelector):
         self.ids = Pointer(self._ids)
         self._sorted = self._ids.unique()
 
+    def _known(self) -> Tensor | None:
+        return self._sorted
+
     def _mask(self, ids: Tensor) -> Tensor:
         known = self._sorted.to(ids.device)
         if known.shape[0] == 0:
             return torch.zeros(ids.shape, dtype=torch.bool, device=ids.device)
+        if known.shape[0] == 1:
+            return ids == known
         at = torch.searchsorted(known, ids).clamp_(max=known.shape[0] - 1)
         return known[at] == ids
 

@@ -45,11 +45,17 @@ def _jensen_shannon(x: Tensor, y: Tensor, arg: float) -> Tensor:
     return 0.5 * (-x * (middle / x).log() - y * (middle / y).log()).sum(-1)
 
 
+def _largest_gap(x: Tensor, y: Tensor, arg: float) -> Tensor:
+    """A gap that is no number is never the largest, as in FAISS's comparisons."""
+    gaps = (x - y).abs()
+    return torch.where(gaps.isnan(), 0.0, gaps).amax(-1) if x.shape[-1] else gaps.sum(-1)
+
+
 FORMULAS: dict[int, Callable[[Tensor, Tensor, float], Tensor]] = {
     INNER_PRODUCT: lambda x, y, p: (x * y).sum(-1),
     L2: lambda x, y, p: (x - y).square().sum(-1),
     L1: lambda x, y, p: (x - y).abs().sum(-1),
-    LINF: lambda x, y, p: (x - y).abs().amax(-1) if x.shape[-1] else (x - y).sum(-1),
+    LINF: _largest_gap,
     LP: lambda x, y, p: (x - y).abs().pow(p).sum(-1),
     CANBERRA: lambda x, y, p: ((x - y).abs() / (x.abs() + y.abs())).sum(-1),
     BRAY_CURTIS: lambda x, y, p: (x - y).abs().sum(-1) / (x + y).abs().sum(-1),

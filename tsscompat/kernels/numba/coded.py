@@ -10,7 +10,7 @@ from tsscompat.kernels import coded
 from tsscompat.kernels.ivf import Affine
 from tsscompat.kernels.metrics import is_similarity
 from tsscompat.kernels.numba import screen
-from tsscompat.kernels.numba.flat import SCREENED, finish_heaps, fold_tile, start_heaps
+from tsscompat.kernels.numba.flat import SCREENED, centre_of, finish_heaps, fold_tile, moved, start_heaps
 from tsscompat.kernels.numba.jit import jit
 from tsscompat.kernels.numba.screen_codes import wins
 from tsscompat.kernels.threads import run_blocks
@@ -156,6 +156,11 @@ def _fold_products(
 ) -> None:
     """Enter the codes from `done` on into the heaps, by matrix products."""
     nq = x.shape[0]
+    some = codes[:: max(1, codes.shape[0] // 64)]
+    sample = torch.empty(some.shape[0], x.shape[1])
+    decode(some, sample)
+    centre = None if ip else centre_of(sample)
+    x = moved(x, centre)
     x_norms, y_norms = (_NO_NORMS, _NO_NORMS) if ip else (_squares(x), np.empty(codes.shape[0], F))
     q_step = min(nq, 512)
     # A block of vectors and the products with a block of queries stay in the second-level caches.
@@ -171,6 +176,8 @@ def _fold_products(
         def prepare(a: int, b: int) -> None:
             # One visit of a thread for both, while the rows are in its cache.
             decode(some[a:b], block[a:b])
+            if centre is not None:
+                block[a:b] -= centre
             if not ip:
                 _square_sums(vectors, y_norms[start:], a, b)
 

@@ -6,12 +6,14 @@ Few queries: one pass over the rows, a query's distances term by term, rows shar
 
 from __future__ import annotations
 
+import math
 import threading
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tsscompat.kernels import flat
 from tsscompat.kernels.metrics import INNER_PRODUCT, L2, is_similarity
 from tsscompat.kernels.numba import screen
 from tsscompat.kernels.numba.addressed import address
@@ -25,8 +27,11 @@ from tsscompat.kernels.threads import max_threads, run_blocks
 
 # Up to here the pass over the rows wins over a matrix product (200k x 128, 2 cores: 4 queries are level).
 _FEW = 3
-# Below FAISS's switch to BLAS the answers found by a product are scored again term by term, so that a distance of 0 is 0.
-_EXACT_BELOW = 20
+# Up to FAISS's switch to BLAS, at so many numbers in all queries, answers found by a product are scored again term by term, so that a
+# distance of 0 is 0.
+_EXACT_BELOW = 128_000
+# Rows are moved to lie around 0 where the square of their mean is so many times their spread: |x|² + |y|² - 2xy loses as many digits.
+_FAR = 16
 # Up to so many dimensions the nearest of some rows is found without storing products: 100,000 x 32 against 1,024 takes 35 ms so, 160 by
 # matrix products, 100 by integers; at 128 dimensions integers win.
 _NARROW = 64
@@ -193,7 +198,7 @@ def _closest_narrow(x, table, ip, costs, labels, start, stop):
         best_four(a, b, c, e, tables, d, table.shape[1], found, named)
         for i in range(min(4, stop - q)):
             norm, best = dot(x[q + i], x[q + i]), values[i]
-            if norm < WORST and best < WORST:
+            if best < WORST and (ip or norm < WORST):
                 labels[q + i] = places[i]
                 costs[q + i] = -best if ip else max(zero, norm + np.float32(2) * best)
             else:
@@ -201,12 +206,24 @@ def _closest_narrow(x, table, ip, costs, labels, start, stop):
                 costs[q + i] = -WORST if ip else WORST
 
 
-def _norms(y: Tensor) -> np.ndarray:
+def _norms(y: Tensor, centre: Tensor | None = None) -> np.ndarray:
     out = torch.empty(y.shape[0])
     step = max(1, (1 << 20) // max(1, y.shape[1]))
     for i in range(0, y.shape[0], step):
-        torch.sum(y[i : i + step].square(), 1, out=out[i : i + step])
+        torch.sum(moved(y[i : i + step], centre).square(), 1, out=out[i : i + step])
     return out.numpy()
+
+
+def centre_of(y: Tensor) -> Tensor | None:
+    """Where rows lie, by 64 of them, if that is far from 0 compared with their spread; else None."""
+    some = y[:: max(1, y.shape[0] // 64)]
+    mean = some.mean(0)
+    far, spread = mean.square().sum().item(), (some - mean).square().sum().item() / some.shape[0]
+    return mean if math.isfinite(far) and far > _FAR * spread else None
+
+
+def moved(x: Tensor, centre: Tensor | None) -> Tensor:
+    return x if centre is None else x - centre
 
 
 def _few(x: Tensor, y: Tensor, k: int, ip: bool, mask: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -246,12 +263,15 @@ def knn(
     done = screen.knn(x, y, ip, mask, costs, labels) if nq >= SCREENED and nb >= screen.ROWS and wins() else 0
     if done < nb:
         _fold_products(x, y, ip, mask, costs, labels, norms, done)
-    if nq < _EXACT_BELOW:
-        finish_heaps(costs, labels, ip, 0, nq)
-        _score_again(x.numpy(), y.numpy(), ip, costs, labels, 0, nq)
-    else:
-        run_blocks(lambda s, e: finish_heaps(costs, labels, ip, s, e), nq, max(1, 4096 // k))
+    run_blocks(lambda s, e: finish_heaps(costs, labels, ip, s, e), nq, max(1, 4096 // k))
+    if done < nb and x.numel() < _EXACT_BELOW:
+        _score_all_again(x, y, ip, costs, labels)
     return torch.from_numpy(costs), torch.from_numpy(labels)
+
+
+def _score_all_again(x: Tensor, y: Tensor, ip: bool, costs: np.ndarray, labels: np.ndarray) -> None:
+    a, b = x.numpy(), y.numpy()
+    run_blocks(lambda s, e: _score_again(a, b, ip, costs, labels, s, e), len(a), max(1, (1 << 16) // labels.size * len(a)))
 
 
 def _fold_products(
@@ -266,23 +286,40 @@ def _fold_products(
 ) -> None:
     """Enter the rows of y from `done` on into the heaps, by matrix products."""
     nq, nb = x.shape[0], y.shape[0]
-    y_norms = _NO_NORMS if ip else (norms.numpy() if norms is not None else _norms(y))
-    x_norms = _NO_NORMS if ip else _norms(x)
+    centre = None if ip else centre_of(y)
+    y_norms = _NO_NORMS if ip else (norms.numpy() if norms is not None and centre is None else _norms(y, centre))
+    x_norms = _NO_NORMS if ip else _norms(x, centre)
     # A tile of products stays in the last cache: 512 x 8192 floats at most; of a small table, such as centroids, in the second one.
     q_step = min(nq, 512 if nb > 4096 else 256)
     b_step = min(nb, max(1024, (1 << 22) // q_step & ~31))
     buffer = torch.empty(q_step * b_step)
     for q in range(0, nq, q_step):
-        block = x[q : q + q_step]
+        block = moved(x[q : q + q_step], centre)
         n = block.shape[0]
         held = costs[q : q + n], labels[q : q + n], x_norms[q : q + n]
         for b in range(done, nb, b_step):
-            part = y[b : b + b_step]
+            part = moved(y[b : b + b_step], centre)
             tile = buffer[: n * part.shape[0]].view(n, part.shape[0])
             torch.mm(block, part.t(), out=tile)
             values, first = tile.numpy(), b
             fold = lambda s, e: fold_tile(values, ip, held[2], y_norms, first, mask, held[0], held[1], s, e)  # noqa: E731
             run_blocks(fold, n, max(1, (1 << 16) // part.shape[0]))
+
+
+def within(
+    x: Tensor,
+    y: Tensor,
+    radius: float,
+    metric: int,
+    metric_arg: float = 0.0,
+    allowed: Tensor | None = None,
+    norms: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    centre = centre_of(y) if metric == L2 and min(len(x), len(y)) else None
+    if centre is None:
+        return NotImplemented
+    found: tuple[Tensor, Tensor, Tensor] = flat.within.definition(x - centre, y - centre, radius, metric, metric_arg, allowed)
+    return found
 
 
 def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
@@ -295,24 +332,42 @@ def nearest(x: Tensor, y: Tensor, metric: int = L2) -> tuple[Tensor, Tensor]:
         return distances[:, 0], found[:, 0]
     x, y = x.contiguous(), y.contiguous()
     costs, labels = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.int64)
-    y_norms = _NO_NORMS if ip else _norms(y)
-    if x.shape[1] <= _NARROW:
-        table = grouped(y.numpy()[None], np.zeros((1, k), dtype=np.float32) if ip else y_norms[None] / 2)
-        given = x.numpy(), table, ip, costs, labels
-        run_blocks(lambda s, e: _closest_narrow(*given, s, e), n, max(4, (1 << 20) // max(1, y.numel())))
-        return torch.from_numpy(costs), torch.from_numpy(labels)
-    done = screen.nearest(x, y, ip, costs, labels) if min(n, k) >= SCREENED and wins() else 0
-    transposed = y.t()
+    narrow = x.shape[1] <= _NARROW
+    done = screen.nearest(x, y, ip, costs, labels) if not narrow and min(n, k) >= SCREENED and wins() else 0
+    if done < n:
+        centre = None if ip else centre_of(y)
+        (_nearest_narrow if narrow else _nearest_wide)(x, moved(y, centre), centre, ip, costs, labels, done)
+        if x.numel() < _EXACT_BELOW:
+            _score_all_again(x, y, ip, costs[:, None], labels[:, None])
+    return torch.from_numpy(costs), torch.from_numpy(labels)
+
+
+def _nearest_narrow(
+    x: Tensor, y: Tensor, centre: Tensor | None, ip: bool, costs: np.ndarray, labels: np.ndarray, done: int
+) -> None:
+    """The nearest rows of y, which was moved already, for the rows of x from `done` on."""
+    table = grouped(y.numpy()[None], np.zeros((1, y.shape[0]), dtype=np.float32) if ip else _norms(y)[None] / 2)
+    step = x.shape[0] if centre is None else max(1, (1 << 22) // x.shape[1])
+    for i in range(done, x.shape[0], step):
+        given = moved(x[i : i + step], centre).numpy(), table, ip, costs[i : i + step], labels[i : i + step]
+        run_blocks(lambda s, e: _closest_narrow(*given, s, e), len(given[0]), max(4, (1 << 20) // max(1, y.numel())))  # noqa: B023
+
+
+def _nearest_wide(
+    x: Tensor, y: Tensor, centre: Tensor | None, ip: bool, costs: np.ndarray, labels: np.ndarray, done: int
+) -> None:
+    """The same by matrix products."""
+    n, k = x.shape[0], y.shape[0]
+    y_norms, transposed = _NO_NORMS if ip else _norms(y), y.t()
     step = max(16, (1 << 21) // k)
     buffer = torch.empty(min(step, n) * k)
     for i in range(done, n, step):
-        block = x[i : i + step]
+        block = moved(x[i : i + step], centre)
         m = block.shape[0]
         tile = buffer[: m * k].view(m, k)
         torch.mm(block, transposed, out=tile)
         held = tile.numpy(), ip, y_norms, block.numpy(), costs[i : i + m], labels[i : i + m]
         run_blocks(lambda s, e: _closest(*held, s, e), m, max(1, (1 << 15) // k))
-    return torch.from_numpy(costs), torch.from_numpy(labels)
 
 
 @jit

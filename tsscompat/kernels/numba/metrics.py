@@ -76,7 +76,7 @@ def one_distance(a, b, metric, arg):
     elif metric == _LINF:
         for i in range(d):
             gap = abs(a[i] - b[i])
-            if gap > top or math.isnan(gap):
+            if gap > top:  # never for NaN, as in FAISS
                 top = gap
     elif metric == _LP:
         for i in range(d):
