@@ -28,7 +28,7 @@ COVERING = ((1, 1536, 10), (300, 1, 100), (7, 768, 3000), (13, 3, 1000), (300, 3
 BITS = {1: 7, 3: 8, 31: 5, 96: 8, 768: 4, 1536: 6}
 SCALARS = {1: 17, 3: 4, 31: 6, 96: 8, 768: 16, 1536: 8}
 # Kinds of codes that name values, with their bits.
-CODEBOOKS = {1: (TURBO, 3), 3: (PLAIN, 5), 31: (SCALED, 3), 96: (TURBO, 5), 768: (SCALED, 1), 1536: (PLAIN, 2)}
+CODEBOOKS = {1: (PLAIN, 5), 3: (TURBO, 3), 31: (SCALED, 3), 96: (TURBO, 3), 768: (SCALED, 1), 1536: (PLAIN, 2)}
 # RaBitQ's bits, and those of queries.
 RABITQ = {1: (1, 4), 3: (2, 0), 31: (9, 4), 96: (4, 8), 768: (1, 0), 1536: (3, 4)}
 NLIST = 4

@@ -85,10 +85,11 @@ lists = [Ragged(torch.zeros(640, size, dtype=torch.uint8), *where) for size in (
 keys, base, x = torch.zeros(64, 2, dtype=torch.int64), torch.zeros(64, 2), torch.randn(64, 258)
 ivf_codebook.scan_codebook(x, Codebook(TURBO, 3, base[0]), None, base, lists[1], keys, 10, 1)
 rabitq.scan_rabitq(x[:2, :128], Coder(x[:8, :128], 1, 1, 4, False), lists[0], keys[:2], 10)
-rabitq.scan_rabitq(x[:2, :128], Coder(x[:8, :128], 4, 1, 4, False), lists[2], keys[:2], 10)
+for nq in (2, 64):
+    rabitq.scan_rabitq(x[:nq, :128], Coder(x[:8, :128], 4, 1, 4, False), lists[2], keys[:nq], 10)
 rabitq.within_rabitq(x[:2, :128], Coder(x[:1, :128], 4, 0, 0, True), lists[2], keys[:2], 1.0)
 exact = {"ask"}
-expected = {"least_shared", "least_few", "chunk_scores", "estimates", "sieve"} | exact
+expected = {"least_shared", "least_few", "chunk_scores", "estimates", "estimates_shared", "sieve"} | exact
 """
 FRAME = """
 import torch

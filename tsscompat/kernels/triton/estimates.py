@@ -204,3 +204,79 @@ def by_all(
         return -value
     else:
         return tl.where(value < 0, 0.0, value)
+
+
+@triton.jit
+def _counts_of_tile(
+    data, planes, real, rows, there, d, size, QB: tl.constexpr, ALIGNED: tl.constexpr, BQ: tl.constexpr, N: tl.constexpr
+):
+    """`_by_counts` for the planes of several queries: (BQ, N)."""
+    words = (d + 31) // 32
+    totals = tl.zeros([BQ, N], tl.int32)
+    counts = tl.zeros([BQ, N], tl.int32)
+    for word in range(0, words):
+        signs = _words(data, rows, there, 4 * word, size, ALIGNED)[None, :]
+        for j in tl.static_range(QB):
+            plane = tl.load(planes + j * words + word, mask=real, other=0)[:, None]
+            totals += tl.where(size > 0, 1 << j, 0) * _ones(signs & plane)
+        counts += _ones(signs & tl.load(planes + QB * words + word, mask=real, other=0)[:, None])
+    return totals.to(tl.float32), counts.to(tl.float32)
+
+
+@triton.jit
+def _constants(asked, real, i):
+    """One of the numbers that several rows of `asked` begin with."""
+    return tl.load(asked + i, mask=real, other=0).to(tl.float32, bitcast=True)[:, None]
+
+
+@triton.jit
+def _hopes_of_tile(
+    data, asked, real, rows, there, products, d, size,
+    HOW: tl.constexpr, LARGEST: tl.constexpr, BQ: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    """`hoped` for several queries; `products` are those with the codes' signs, where queries are not rounded."""
+    if HOW < 2:
+        product = products * _constants(asked, real, 0)
+    else:
+        totals, counts = _counts_of_tile(data, asked + 8, real, rows, there, d, size, HOW // 2, HOW % 2 == 1, BQ, N)
+        product = _constants(asked, real, 0) * totals + _constants(asked, real, 1) * counts - _constants(asked, real, 2)
+    first = (d + 7) // 8
+    add, multiply = number_at(data, rows, there, first, size)[None, :], number_at(data, rows, there, first + 4, size)[None, :]
+    slack = number_at(data, rows, there, first + 8, size)[None, :] * _constants(asked, real, 4)
+    cost = add - 2 * multiply * product
+    if LARGEST:
+        return 0.5 * cost - _constants(asked, real, 3) - slack
+    else:
+        cost += _constants(asked, real, 3)
+        cost = tl.where(cost < 0, 0.0, cost) - slack
+        return tl.where(cost < 0, 0.0, cost)
+
+
+@triton.jit
+def costs_of_tile(
+    x, shift, centers, data, asked, q, list_no, real, rows, there, d, size,
+    BITS: tl.constexpr, HOW: tl.constexpr, LARGEST: tl.constexpr, SHIFTED: tl.constexpr, CENTERED: tl.constexpr,
+    BQ: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """What costs of rows of one list are hoped to be, and are, for several queries (BQ, N): products by all bits on the tensor cores."""
+    products = tl.zeros([BQ, N], tl.float32)
+    by_sign = tl.zeros([BQ, N], tl.float32)
+    for start in range(0, d, BD):
+        at = start + tl.arange(0, BD)
+        here = real[:, None] & (at < d)[None, :]
+        r = tl.load(x + q[:, None] * d + at[None, :], mask=here, other=0.0)
+        if SHIFTED:
+            r -= tl.load(shift + at, mask=at < d, other=0.0)[None, :]
+        if CENTERED:
+            r -= tl.load(centers + list_no * d + at, mask=at < d, other=0.0)[None, :]
+        r = tl.where(here, r, 0.0)
+        inside = there[:, None] & (at < d)[None, :]
+        numbers = tl.where(inside, estimated_at(data, data, rows, inside, at, d, size, 19, BITS), 0.0)
+        products = tl.dot(r, tl.trans(numbers), products, input_precision="tf32x3")
+        if HOW < 2:
+            signs = tl.where(inside, 2.0 * bit_at(data, rows, inside, 0, at, size) - 1.0, 0.0)
+            by_sign = tl.dot(r, tl.trans(signs), by_sign, input_precision="tf32x3")
+    hope = _hopes_of_tile(data, asked, real, rows, there, by_sign, d, size, HOW, LARGEST, BQ, N)
+    times, plus = own(data, rows, there, size, 1.0, 19)
+    cost = _constants(asked, real, 5) + plus[None, :] + times[None, :] * products
+    return hope, -cost if LARGEST else tl.where(cost < 0, 0.0, cost)

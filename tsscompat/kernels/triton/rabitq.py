@@ -3,7 +3,8 @@
 A query less its center is rounded by a kernel of its own to planes of bits, and its product with the signs of a code is counted: bits in
 both, plane by plane, which takes a fifth of the instructions that products take. Codes of one bit, and all within a radius, go as other
 codes do (list_scan.py). For the best codes of several bits what may be left out depends on what was seen before: every entry of the probed
-lists is scored by signs and by all bits at once, and then a program for each query goes over the two numbers in the definition's order.
+lists is scored by signs and by all bits, for many queries decoded once and multiplied on the tensor cores, and then a program for each
+query goes over the two numbers in the definition's order.
 """
 
 from __future__ import annotations
@@ -15,19 +16,21 @@ import torch
 from torch import Tensor
 
 from tsscompat.kernels.ivf import Range
-from tsscompat.kernels.ivf_lists import Ragged
+from tsscompat.kernels.ivf_lists import Ragged, widest
 from tsscompat.kernels.metrics import INNER_PRODUCT
 from tsscompat.kernels.rabitq import FIRST_TILE, LAST_TILE, RADII, Coder
 from tsscompat.kernels.select import padded
 from tsscompat.kernels.triton.codes import FURTHER, SIGNS, Codes
 from tsscompat.kernels.triton.estimates import HEAD
 from tsscompat.kernels.triton.launch import BUDGET, blocks_of, on, power_of_two, within_memory
-from tsscompat.kernels.triton.list_scan import CHUNK, Options, Top, top, within
-from tsscompat.kernels.triton.rabitq_kernels import ask, estimates, sieve
+from tsscompat.kernels.triton.list_scan import CHUNK, Options, Scan, Top, shared, top, within
+from tsscompat.kernels.triton.rabitq_kernels import ask, estimates, estimates_shared, sieve
 from tsscompat.kernels.triton.select import best
 
 # Programs that fill a large GPU several times over.
 _PROGRAMS = 1024
+# Entries, and dimensions of them, that are scored for several queries at a time: more, and registers run out.
+_TILE, _DEEP = 32, 16
 # Entries that a query's program looks at together: at first, and from so many on.
 _SHORT, _LONG = 64, 1024
 # Numbers of 4 bytes that are held for each entry: what was hoped, cost and label; costs and labels of those that passed.
@@ -148,40 +151,31 @@ def _met(
     hopes, costs = torch.empty(nq, width, device=device), torch.empty(nq, width, device=device)
     labels = torch.empty(nq, width, dtype=torch.int64, device=device)
     x, shift, centers, _, _, data, *_ = codes.tensors()
-    shares = min(blocks_of(width, CHUNK), max(1, _PROGRAMS // keys.numel()))
+    given = x, shift, centers, data, codes.tables, lists.offsets, sizes.contiguous()
+    masks = keys if allowed is None else allowed.contiguous().view(torch.uint8), counted, before.contiguous()
+    written = lists.ids, hopes, costs, labels, nprobe, width, codes.d, data.shape[1]
+    constants = {
+        "BITS": codes.bits,
+        "HOW": codes.dsub,
+        "ROW": codes.ksub,
+        "LARGEST": codes.largest,
+        "SHIFTED": codes.shift is not None,
+        "CENTERED": codes.centers is not None,
+        "PER_PAIR": codes.per_pair,
+        "MASKED": allowed is not None,
+        "PAIRS": pairs,
+    }
     with on(hopes):
-        estimates[(keys.numel(), shares)](
-            x,
-            shift,
-            centers,
-            data,
-            codes.tables,
-            lists.offsets,
-            sizes.contiguous(),
-            keys,
-            keys if allowed is None else allowed.view(torch.uint8),
-            counted,
-            before.contiguous(),
-            lists.ids,
-            hopes,
-            costs,
-            labels,
-            nprobe,
-            width,
-            codes.d,
-            data.shape[1],
-            BITS=codes.bits,
-            HOW=codes.dsub,
-            ROW=codes.ksub,
-            LARGEST=codes.largest,
-            SHIFTED=codes.shift is not None,
-            CENTERED=codes.centers is not None,
-            PER_PAIR=codes.per_pair,
-            MASKED=allowed is not None,
-            PAIRS=pairs,
-            N=CHUNK,
-            BD=codes.width(),
-        )
+        if shared(keys, lists):
+            tiles = Scan(codes, lists, keys, None, None, pairs).tiles()
+            n = tiles.owners.shape[0]
+            probes = tiles.order, tiles.starts, tiles.ends, tiles.owners
+            grid = n, min(blocks_of(widest(lists), _TILE), max(1, 4 * _PROGRAMS // n))
+            tile = {"BQ": tiles.size, "N": _TILE, "BD": _DEEP, "num_warps": 8 if tiles.size > 32 else 4}
+            estimates_shared[grid](*given, *probes, *masks, *written, lists.nlist, **constants, **tile)
+        else:
+            grid = keys.numel(), min(blocks_of(width, CHUNK), max(1, _PROGRAMS // keys.numel()))
+            estimates[grid](*given, keys, *masks, *written, **constants, N=CHUNK, BD=codes.width())
     return hopes, costs, labels
 
 

@@ -6,7 +6,8 @@ import triton
 import triton.language as tl
 
 from tsscompat.kernels.triton.codes import rows_of_chunk
-from tsscompat.kernels.triton.estimates import by_all, hoped
+from tsscompat.kernels.triton.estimates import by_all, costs_of_tile, hoped
+from tsscompat.kernels.triton.list_kernels import tile_of_probes
 from tsscompat.kernels.triton.pick import unsigned_key
 
 
@@ -145,6 +146,48 @@ def estimates(
         tl.store(hopes + to, hope, mask=there)
         tl.store(costs + to, cost, mask=there)
         tl.store(labels + to, label, mask=there)
+
+
+@triton.jit
+def estimates_shared(
+    x, shift, centers, data, asked, offsets, sizes, order, starts, ends, owners, allowed, counted, before, ids, hopes, costs, labels,
+    nprobe, width, d, size, n_lists,
+    BITS: tl.constexpr, HOW: tl.constexpr, ROW: tl.constexpr, LARGEST: tl.constexpr, SHIFTED: tl.constexpr, CENTERED: tl.constexpr,
+    PER_PAIR: tl.constexpr, MASKED: tl.constexpr, PAIRS: tl.constexpr, BQ: tl.constexpr, N: tl.constexpr, BD: tl.constexpr,
+):  # fmt: skip
+    """The same for the probes of one list that are a tile's."""
+    tile = tl.program_id(0)
+    list_no = tl.load(owners + tile)
+    if list_no >= n_lists:
+        return
+    pair, real = tile_of_probes(order, starts, ends, list_no, tile, BQ)
+    q = pair // nprobe
+    offset = tl.load(offsets + list_no)
+    entries = tl.load(sizes + pair, mask=real, other=0)
+    most = tl.max(entries, 0)
+    first = q * width + tl.load(before + pair, mask=real, other=0)
+    if MASKED:
+        first -= tl.load(counted + offset)
+    mine = asked + (pair if PER_PAIR else q) * ROW
+    for chunk in range(tl.program_id(1), tl.cdiv(most, N), tl.num_programs(1)):
+        place, rows, there = rows_of_chunk(allowed, offset, most, chunk, MASKED, N)
+        hope, cost = costs_of_tile(
+            x, shift, centers, data, mine, q, list_no, real, rows, there, d, size,
+            BITS, HOW, LARGEST, SHIFTED, CENTERED, BQ, N, BD,
+        )  # fmt: skip
+        if MASKED:
+            rank = tl.load(counted + rows, mask=there, other=0)
+        else:
+            rank = place.to(tl.int64)
+        if PAIRS:
+            label = (list_no << 32) | place.to(tl.int64)
+        else:
+            label = tl.load(ids + rows, mask=there, other=-1)
+        to = first[:, None] + rank[None, :]
+        met = there[None, :] & (place[None, :] < entries[:, None])
+        tl.store(hopes + to, hope, mask=met)
+        tl.store(costs + to, cost, mask=met)
+        tl.store(labels + to, tl.broadcast_to(label[None, :], [BQ, N]), mask=met)
 
 
 @triton.jit
