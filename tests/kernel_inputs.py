@@ -632,6 +632,13 @@ def append(draw):
     return lists, rooms, tail, torch.randint(-1, NLIST, (n,)), bytes_of(n, 3), torch.arange(n), torch.zeros(n, dtype=torch.int64)
 
 
+def drop(draw):
+    seed(draw)
+    lists = ragged(3)
+    some = lists.ids[torch.rand(lists.ids.shape[0]) < one_of(draw, 0.0, 0.02, 0.5)]
+    return lists, torch.cat([some, torch.tensor([-7])[: draw(st.integers(0, 1))]]).sort().values
+
+
 def product_terms(draw):
     nbits, m, dsub = one_of(draw, (8, 1, 4), (8, 4, 4), (4, 3, 3), (10, 2, 3))
     seed(draw)
@@ -844,6 +851,7 @@ INPUTS = (
         "ivf_few.few_flat": few_flat,
         "ivf_few.few_product": few_product,
         "ivf_lists.append": append,
+        "ivf_lists.drop": drop,
         "ivf_lists.packed": packed,
         "ivf_lists.row_numbers": row_numbers,
         "ivf_lists.unpack": unpacked,

@@ -7,6 +7,7 @@ import functools
 import faiss
 import numpy as np
 import pytest
+import torch
 
 import tsscompat.faiss_compat as ours
 from tsscompat.kernels import entries
@@ -253,3 +254,52 @@ def test_searches_and_additions_in_turns():
                 found = [index.search(x[i : i + 1], 5) for index in (theirs, mine)]
                 np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-4, atol=1e-4)
                 assert found[0][1][0][0] == found[1][1][0][0]
+
+
+@pytest.mark.parametrize("key", ["IVF8,PQ4np", "IVF8,FlatPanorama4", "IVF8,RQ2x4", "IVF8,Flat"])
+def test_what_is_kept_for_searches_keeps_up_with_additions(key):
+    mine, x = pair(key)[1], numbers(120, 1)
+    x[40:] = x[40:41] + 0.01 * x[40:]  # one list outgrows its room again and again
+    mine.nprobe = 8
+    for i, row in enumerate(x):
+        mine.add(row[None])
+        if i % 3 == 2:
+            fresh = ours.deserialize_index(ours.serialize_index(mine))
+            one, other = mine.search(x[i : i + 1], 5), fresh.search(x[i : i + 1], 5)
+            np.testing.assert_allclose(one[0], other[0], rtol=1e-4, atol=1e-4)
+            assert set(one[1][0]) == set(other[1][0]) or "PQ" in key or "RQ" in key, "codes may be tied"
+
+
+REMOVED = [[5], [0], [149], [3, 4, 5, 77], list(range(0, 150, 2)), [900], list(range(150))]
+
+
+@pytest.mark.parametrize("names", REMOVED, ids=[str(len(names)) + "_" + str(names[0]) for names in REMOVED])
+@pytest.mark.parametrize(
+    "key", ["Flat", "SQ8", "PQ4np", "LSH", "IVF8,Flat", "IVF8,SQ4", "IDMap,Flat", "IDMap2,SQ8", "IDMap2,IVF8,Flat"]
+)
+def test_ids_are_removed_as_faiss_removes_them(key, names):
+    theirs, mine = pair(key)
+    x, ids = numbers(150, 1), 7 * np.random.default_rng(2).permutation(150)
+    mapped = key.startswith("IDMap")
+    for index in (theirs, mine):
+        add_parts(index, [x], ids if mapped else None)
+        given = np.array(names) * 7 if mapped else np.array(names)
+        removed = index.remove_ids(given)
+        assert removed == len([n for n in names if n < 150])
+        if mapped:
+            index.add_with_ids(x[:1], np.array([5000]))
+        else:
+            index.add(x[:1])
+    same_bytes(theirs, mine)
+    np.testing.assert_allclose(mine.search(x[:3], 4)[0], theirs.search(x[:3], 4)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_removing_leaves_an_array_of_the_callers_alone():
+    mine, x = ours.IndexFlatL2(D), numbers(20)
+    memory = torch.from_numpy(x.copy()).view(torch.uint8).reshape(-1)
+    mine.codes.lend(memory)
+    mine.ntotal = 20
+    before = memory.clone()
+    assert mine.remove_ids(np.array([3])) == 1
+    assert torch.equal(memory, before)
+    np.testing.assert_array_equal(mine.reconstruct(3), x[4])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tsscompat.kernels.ivf_lists import Ragged, packed, ranks, runs, unpack
+from tsscompat.kernels.ivf_lists import Ragged, fill_holes, packed, ranks, runs, unpack
 
 __all__ = [
     "Ragged",
@@ -18,6 +18,7 @@ __all__ = [
     "joined",
     "layout",
     "live",
+    "newcomers",
     "packed",
     "ranks",
     "runs",
@@ -60,23 +61,11 @@ def layout(rooms: Tensor) -> tuple[Tensor, int, int]:
     return ends - rooms, used, used + (used >> 4) + 64
 
 
-def fill_holes(lists: Ragged, drop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """How FAISS removes entries: each hole takes the last entry of its list that stays.
-
-    `drop` is a bool per live row, in list order. Gives the rows to fill, the rows that fill them, and the new sizes.
-    """
-    rows, which = live(lists)
-    position = rows - lists.offsets[which]
-    gone = torch.zeros_like(lists.sizes).index_add_(0, which, drop.to(torch.int64))
-    sizes = lists.sizes - gone
-    inside = position < sizes[which]
-    holes = (drop & inside).nonzero().squeeze(1)
-    movers = (~drop & ~inside).nonzero().squeeze(1)
-    # Holes go up while movers come down; both are in list order, and a list has as many of the one as of the other.
-    rank, counts = ranks(which[movers], lists.nlist)
-    first = torch.cumsum(counts, 0) - counts
-    back = (first + counts - 1)[which[movers]] - rank
-    return rows[holes], rows[movers[back]], sizes
+def newcomers(lists: Ragged, sizes: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of lists that had these sizes and offsets, those with rows that are new where they are: which, from where, how many."""
+    before = torch.where(lists.offsets == offsets, sizes, 0)
+    grown = (lists.sizes > before).nonzero().squeeze(1)
+    return grown, (lists.offsets + before)[grown], (lists.sizes - before)[grown]
 
 
 def stacked(parts: Sequence[Ragged]) -> Ragged:

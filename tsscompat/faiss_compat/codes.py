@@ -37,6 +37,8 @@ def allowed_rows(params: SearchParameters | None, n: int, device: torch.device) 
 class IndexFlatCodes(Index):
     """Codes in the order in which they were added; a subclass says how vectors become codes and back."""
 
+    _one_after_another = True  # how codes lie
+
     code_size = size_t(0, "bytes of a code")
     codes = vector(UInt8Vector, "the codes, ntotal * code_size bytes")
 
@@ -117,10 +119,16 @@ class IndexFlatCodes(Index):
         return self._sa_decode(self._rows[n0 : n0 + ni])
 
     def _remove(self, sel: IDSelector) -> int:
-        gone = sel._mask(torch.arange(self.ntotal, device=self.device))
-        removed = int(gone.sum())
-        if removed:
-            self._held(self._rows[~gone])
+        gone = sel._numbers(self.ntotal, self.device)
+        removed = gone.shape[0]
+        if removed and self._one_after_another:
+            self.codes.remove(gone, self.code_size)
+            self.ntotal -= removed
+            self._drop_caches()
+        elif removed:
+            kept = torch.ones(self.ntotal, dtype=torch.bool, device=self.device)
+            kept[gone] = False
+            self._held(self._rows[kept])
         return removed
 
     def _permute_entries(self, perm: Tensor) -> None:

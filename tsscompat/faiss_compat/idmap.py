@@ -118,10 +118,11 @@ class IDMapped(Stated):
 
     def _remove(self, sel: IDSelector) -> int:
         ids = self.id_map.tensor
-        gone = sel._mask(ids)
-        removed = self.index._remove(_Positions(gone))
-        self.id_map.tensor = ids[~gone]
-        check(removed == int(gone.sum()), "{} vectors were removed where {} have such ids", removed, int(gone.sum()))
+        positions = _Positions(sel._mask(ids))
+        removed, places = self.index._remove(positions), positions._numbers(ids.shape[0], ids.device)
+        self.id_map.remove(places)
+        n = places.shape[0]
+        check(removed == n, "{} vectors were removed where {} have such ids", removed, n)
         self.ntotal = self.index.ntotal
         return int(removed)
 
@@ -143,6 +144,9 @@ class _Positions(IDSelector):
         super().__init__()
         self._marked = marked
 
+    def _known(self) -> Tensor | None:
+        return self._marked.nonzero().squeeze(1)
+
     def _mask(self, ids: Tensor) -> Tensor:
         known = ids < self._marked.shape[0]
         return known if not self._marked.shape[0] else known & self._marked[torch.where(known, ids, 0)]
@@ -155,7 +159,7 @@ class ReverseMapped(IDMapped):
 
     def construct_rev_map(self) -> None:
         """Make the map from ids to numbers."""
-        self.rev_map = {id: number for number, id in enumerate(self.id_map.tensor.tolist())}
+        self.rev_map = dict(zip(self.id_map.tensor.tolist(), range(self.id_map.size())))
 
     def check_consistency(self) -> None:
         """Raise unless the two maps agree."""

@@ -18,7 +18,7 @@ from tsscompat.faiss_compat.addresses import Pointer
 from tsscompat.faiss_compat.attributes import Stated, boolean, size_t
 from tsscompat.faiss_compat.vectors import Int64Vector, ObjectVector, UInt8Vector, Vector
 from tsscompat.kernels.entries import Coder, enter
-from tsscompat.kernels.ivf_lists import Ragged, append
+from tsscompat.kernels.ivf_lists import Ragged, append, drop
 
 
 def items(source: Any, dtype: torch.dtype, n: int, device: torch.device) -> Tensor:
@@ -69,7 +69,10 @@ class InvertedLists(Stated):
         raise FaissError(f"{type(self).__name__}: not implemented: these lists are read-only")
 
     def _stamp(self) -> tuple[Any, ...]:
-        """Changes whenever the content does; its first item only when rows that were there moved or were rewritten."""
+        """Changes whenever the content does; its first item only when rows that were there were rewritten, or lie in other memory.
+
+        A list that has no room left may go to another place all the same: see ragged.newcomers.
+        """
         raise FaissError(f"{type(self).__name__} cannot be read")
 
     # -- what readers of files and other modules use -----------------------------------------------------------------------------
@@ -268,9 +271,8 @@ class PerList:
 class ArrayInvertedLists(InvertedLists):
     """Lists in memory."""
 
-    _caches: tuple[str, ...] = ("_lists", "_tail_seen")
+    _caches: tuple[str, ...] = ("_lists",)
     _lists: Any
-    _tail_seen: Any
 
     def __init__(self, nlist: int = 0, code_size: int = 0) -> None:
         super().__init__(nlist, code_size)
@@ -281,7 +283,7 @@ class ArrayInvertedLists(InvertedLists):
         """Make these tensors the arena."""
         self._codes, self._ids, self._offsets, self._sizes = lists.codes, lists.ids, lists.offsets, lists.sizes
         self._rooms = self._sizes.clone() if rooms is None else rooms
-        self._tail = torch.tensor([used, 0], device=lists.ids.device)  # where it begins, lists moved to it
+        self._tail = torch.tensor([used], device=lists.ids.device)  # where it begins
         self._lists = None
         self._moves += 1
         self._changes += 1
@@ -338,10 +340,6 @@ class ArrayInvertedLists(InvertedLists):
             left = list_nos[done:]
             self._make_room(torch.bincount(left[left >= 0], minlength=self.nlist))
             append(self._ragged(), self._rooms, self._tail, left, codes[done:], ids[done:], places[done:])
-        moved = self._tail.tolist()[1]
-        if moved:
-            self._moves += moved
-            self._tail[1] = 0
         self._changes += 1
         self._ragged().kept.pop("widest", None)
         return places
@@ -352,25 +350,21 @@ class ArrayInvertedLists(InvertedLists):
         if lists.codes.shape[1] != coder.code_size or lists.nlist < centers.shape[0]:
             return 0
         done = enter(x, names, coder, centers, metric, residual, lists, self._rooms, self._tail, places)
-        moved = self._tail_array()[1]
-        if moved:
-            self._moves += int(moved)
-            self._tail_array()[1] = 0
         self._changes += 1
         lists.kept.pop("widest", None)
         return done
-
-    def _tail_array(self) -> Any:
-        kept = self.__dict__.get("_tail_seen")
-        if kept is None or kept[0] is not self._tail:
-            kept = self._tail_seen = self._tail, self._tail.numpy()
-        return kept[1]
 
     def _set_rows(self, rows: Tensor, codes: Tensor, ids: Tensor) -> None:
         self._codes[rows] = codes
         self._ids[rows] = ids
         self._moves += 1
         self._changes += 1
+
+    def _drop_named(self, names: Tensor) -> int:
+        """Remove the entries of some ids, given in ascending order, as FAISS does; says how many went."""
+        n = drop(self._ragged(), names)
+        self._set_sizes(self._sizes)
+        return n
 
     def _set_sizes(self, sizes: Tensor) -> None:
         self._ragged()

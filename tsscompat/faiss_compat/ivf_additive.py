@@ -13,6 +13,7 @@ from tsscompat.algorithms.additive_search import Sums
 from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.estimated import Estimated
 from tsscompat.algorithms.ivf import ListCodec
+from tsscompat.algorithms.ragged import newcomers
 from tsscompat.errors import check
 from tsscompat.faiss_compat.additive import AdditiveQuantizer
 from tsscompat.faiss_compat.additive_coarse import ResidualCoarseQuantizer
@@ -174,14 +175,16 @@ class IndexIVFAdditiveQuantizer(IndexIVF):
         if unchanged(kept, held, values):
             if kept[2] == changes:
                 return kept[4]
-            sizes, terms = kept[3], kept[4]
+            (sizes, offsets), terms = kept[3], kept[4]
         else:
             self._shift_of = None
-            sizes, terms = torch.zeros_like(lists.sizes), torch.zeros(lists.ids.shape[0], device=self.device)
+            sizes, offsets = torch.zeros_like(lists.sizes), lists.offsets
+            terms = torch.zeros(lists.ids.shape[0], device=self.device)
         # Entries were added behind those of their lists: only theirs are missing.
-        rows, list_nos = runs(lists.offsets + sizes, lists.sizes - sizes)
-        terms[rows] = in_blocks(self._terms_of, rows, list_nos, width=self.d)
-        self._terms = (held, values, changes, lists.sizes.clone(), terms)
+        grown, begins, counts = newcomers(lists, sizes, offsets)
+        rows, which = runs(begins, counts)
+        terms[rows] = in_blocks(self._terms_of, rows, grown[which], width=self.d)
+        self._terms = (held, values, changes, (lists.sizes.clone(), lists.offsets.clone()), terms)
         return terms
 
     def _estimates(self) -> Estimated:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tsscompat.algorithms import product
 from tsscompat.algorithms.ivf import ListCodec, Polysemous, Product, term_sums
-from tsscompat.algorithms.ragged import Ragged
+from tsscompat.algorithms.ragged import Ragged, newcomers
 from tsscompat.algorithms.streamed import blocks
 from tsscompat.devices import pinned
 from tsscompat.errors import FaissError, check
@@ -153,12 +153,12 @@ class IndexIVFPQ(IndexIVF):
             if kept[2] == changes:
                 return kept[4]
             # Entries were added behind those of their lists: only theirs are missing.
-            lists, sizes, terms = invlists._ragged(), kept[3], kept[4]
-            grown = (lists.sizes > sizes).nonzero().squeeze(1)
+            lists, terms = invlists._ragged(), kept[4]
+            grown, begins, counts = newcomers(lists, *kept[3])
             if invlists._streamed:
                 self._terms_of_host(lists, grown, terms)
             else:
-                self._terms_of(lists.codes, grown, lists.offsets[grown] + sizes[grown], (lists.sizes - sizes)[grown], terms)
+                self._terms_of(lists.codes, grown, begins, counts, terms)
         else:
             self._shift_of = None
             lists = invlists._ragged()
@@ -167,7 +167,7 @@ class IndexIVFPQ(IndexIVF):
                 self._terms_of_host(lists, torch.arange(lists.nlist), terms)
             else:
                 terms = term_sums(lists, self._centroids(), self.pq.nbits, quantizer._reconstruct, self._shift())
-        self._terms = (held, values, changes, lists.sizes.clone(), terms)
+        self._terms = (held, values, changes, (lists.sizes.clone(), lists.offsets.clone()), terms)
         return terms
 
     def _terms_of(self, codes: Tensor, names: Tensor, begins: Tensor, counts: Tensor, terms: Tensor) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from tsscompat.algorithms.ivf import ListCodec
 from tsscompat.algorithms.levels import Panorama as Levels
+from tsscompat.algorithms.ragged import newcomers, runs
 from tsscompat.errors import FaissError, check
 from tsscompat.faiss_compat.attributes import Stated, boolean, child, size_t, vector
 from tsscompat.faiss_compat.base import Index, check_keys
@@ -91,6 +92,8 @@ class Panorama(Stated):
 
 class IndexFlatPanorama(IndexFlat):
     """Vectors compared level by level; `codes` and `cum_sums` are in order of batch, level, vector."""
+
+    _one_after_another = False
 
     n_levels = size_t(0, "levels")
     batch_size = size_t(Panorama.kDefaultBatchSize, "vectors that are compared with the same results")
@@ -226,11 +229,17 @@ class ArrayInvertedListsPanorama(ArrayInvertedLists):
 
     def _remaining(self) -> Tensor:
         """The lengths for every row of the arena; of rows that hold nothing they mean nothing."""
-        lists, kept = self._ragged(), self.__dict__["_lengths"]
-        if kept is None or kept[0] != self._stamp():
-            # Level by level, as they are read.
-            lengths = self.pano._layout().norms(lists.codes.view(torch.float32)).t().contiguous().t()
-            kept = self._lengths = self._stamp(), lengths
+        lists, kept, stamp = self._ragged(), self.__dict__["_lengths"], self._stamp()
+        if kept is None or kept[0] != stamp:
+            layout, rows = self.pano._layout(), lists.codes.view(torch.float32)
+            if kept is None or kept[0][0] != stamp[0]:
+                # Level by level, as they are read.
+                lengths = layout.norms(rows).t().contiguous().t()
+            else:  # entries were added behind those of their lists: only theirs are missing
+                lengths, (_, begins, counts) = kept[1], newcomers(lists, *kept[2])
+                new = runs(begins, counts)[0]
+                lengths[new] = layout.norms(rows[new])
+            kept = self._lengths = stamp, lengths, (lists.sizes.clone(), lists.offsets.clone())
         found: Tensor = kept[1]
         return found
 

@@ -32,6 +32,8 @@ NUMPY_DTYPES: dict[torch.dtype, Any] = {
 # So many items are appended as memory. Torch copies more than a few thousand on several threads, which wait for one another: a block of
 # codes, of a megabyte, took 11 ms on a busy machine.
 _FEW = 1 << 21
+# So many holes are closed in place.
+_HOLES = 64
 # Growth of an append beyond capacity: amortised, and never more than 1.3x the content.
 GROWTH = 1.25
 
@@ -123,6 +125,21 @@ class Vector:
         self.make_room(n)
         ctypes.memmove(self._buffer.data_ptr() + self._n * size, items.data_ptr(), n * size)
         self._n += n
+
+    def remove(self, places: Tensor, width: int = 1) -> None:
+        """Take out items, or runs of `width` items, named by their places in ascending order."""
+        gone = places.shape[0]
+        if gone > _HOLES or not self._buffer.is_cpu or not self.is_owned:
+            kept = torch.ones(self._n // max(1, width), dtype=torch.bool, device=self._buffer.device)
+            kept[places] = False
+            self.tensor = self.tensor.view(-1, width)[kept]
+            return
+        # What is behind a hole moves down, where it is: in new memory 10 MB take 10 ms.
+        run, begin = width * self.itemsize(), self._buffer.data_ptr()
+        names, end = places.tolist(), self._n // max(1, width)
+        for i, (hole, after) in enumerate(zip(names, [*names[1:], end])):
+            ctypes.memmove(begin + (hole - i) * run, begin + (hole + 1) * run, (after - hole - 1) * run)
+        self._n -= gone * width
 
     def size(self) -> int:
         return self._n

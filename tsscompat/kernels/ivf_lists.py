@@ -61,8 +61,7 @@ def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: 
     """Add entries in order to their lists, in place; says how many were dealt with before room ran out.
 
     `rooms` is what each list can hold, tail[0] where the arena's unused tail begins; `places` receives each entry's position in its list,
-    -1 for an entry of list -1, which is left out. A twin may move a full list to the tail, counting that in tail[1]; the definition
-    stops there.
+    -1 for an entry of list -1, which is left out. A twin may move a full list to the tail; the definition stops there.
     """
     kept = (list_nos >= 0).nonzero().squeeze(1)
     where = list_nos[kept]
@@ -77,6 +76,36 @@ def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: 
     places.fill_(-1)
     places[kept] = place
     return int(list_nos.shape[0])
+
+
+def fill_holes(lists: Ragged, drop: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How FAISS removes entries: each hole takes the last entry of its list that stays.
+
+    `drop` is a bool per live row, in list order. Gives the rows to fill, the rows that fill them, and the new sizes.
+    """
+    rows, which = runs(lists.offsets, lists.sizes)
+    position = rows - lists.offsets[which]
+    gone = torch.zeros_like(lists.sizes).index_add_(0, which, drop.to(torch.int64))
+    sizes = lists.sizes - gone
+    inside = position < sizes[which]
+    holes = (drop & inside).nonzero().squeeze(1)
+    movers = (~drop & ~inside).nonzero().squeeze(1)
+    # Holes go up while movers come down; both are in list order, and a list has as many of the one as of the other.
+    rank, counts = ranks(which[movers], lists.nlist)
+    first = torch.cumsum(counts, 0) - counts
+    back = (first + counts - 1)[which[movers]] - rank
+    return rows[holes], rows[movers[back]], sizes
+
+
+@accelerated
+def drop(lists: Ragged, names: Tensor) -> int:
+    """Remove the entries of some ids (sorted), in place, each hole taking the last entry of its list that stays; says how many went."""
+    rows, _ = runs(lists.offsets, lists.sizes)
+    gone = torch.isin(lists.ids[rows], names)
+    to, origin, sizes = fill_holes(lists, gone)
+    lists.codes[to], lists.ids[to] = lists.codes[origin], lists.ids[origin]
+    lists.sizes.copy_(sizes)
+    return int(gone.sum())
 
 
 @accelerated

@@ -97,7 +97,7 @@ def _enter(how, plan, x, names, places):  # type: ignore[no-untyped-def]
     _write(how, given, new)
     codes, ids = carray(pointer(plan[5], np.uint8), (rows, width)), carray(pointer(plan[6], np.int64), (rows,))
     offsets, sizes = carray(pointer(plan[7], np.int64), (nlist,)), carray(pointer(plan[8], np.int64), (nlist,))
-    rooms, tail = carray(pointer(plan[9], np.int64), (nlist,)), carray(pointer(plan[10], np.int64), (2,))
+    rooms, tail = carray(pointer(plan[9], np.int64), (nlist,)), carray(pointer(plan[10], np.int64), (1,))
     done = append_rows(codes, ids, offsets, sizes, rooms, tail, list_nos, new, names, places)
     for i in range(done):
         if list_nos[i] >= 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tsscompat.kernels.ivf_lists import Ragged
-from tsscompat.kernels.numba.jit import jit
+from tsscompat.kernels.numba.jit import inline, jit
 from tsscompat.kernels.threads import run_blocks
 
 # Below this many bytes of codes a second thread costs more than it saves.
@@ -37,7 +37,6 @@ def append_rows(codes, ids, offsets, sizes, rooms, tail, list_nos, new_codes, ne
                 for b in range(width):
                     codes[start + r, b] = codes[old + r, b]
             offsets[l], rooms[l], tail[0] = start, room, start + room
-            tail[1] += 1
         row = offsets[l] + size
         ids[row] = new_ids[i]
         for b in range(width):
@@ -95,6 +94,38 @@ def append(lists: Ragged, rooms: Tensor, tail: Tensor, list_nos: Tensor, codes: 
         return append_rows(*arena, room, end, where, *new)
     run_blocks(lambda first, last: _append_part(*arena, where, *new, first, last), lists.nlist, 16)
     return where.shape[0]
+
+
+@inline
+def _among(names, name):  # type: ignore[no-untyped-def]
+    n = names.shape[0]
+    return names[0] <= name <= names[n - 1] and (n == 1 or names[np.searchsorted(names, name)] == name)
+
+
+@jit
+def _drop(codes, ids, offsets, sizes, names):  # type: ignore[no-untyped-def]
+    width, gone = codes.shape[1], 0
+    for l in range(sizes.shape[0]):
+        row, end = offsets[l], offsets[l] + sizes[l]
+        while row < end:
+            if not _among(names, ids[row]):
+                row += 1
+                continue
+            end -= 1
+            gone += 1
+            while end > row and _among(names, ids[end]):
+                end -= 1
+                gone += 1
+            if end > row:
+                ids[row] = ids[end]
+                for b in range(width):
+                    codes[row, b] = codes[end, b]
+        sizes[l] = end - offsets[l]
+    return gone
+
+
+def drop(lists: Ragged, names: Tensor) -> int:
+    return int(_drop(*views(lists), names.contiguous().numpy())) if names.shape[0] else 0
 
 
 @jit
