@@ -61,11 +61,10 @@ def _codes(x: Tensor, packed: Tensor, metric: int, layout: Layout) -> Codes | No
 
 
 def _runs(packed: Tensor, n: int, nq: int) -> tuple[Ragged, Tensor]:
-    """Runs of vectors as lists, all of which are probed. Their ids are never read."""
+    """Runs of vectors as lists, all of which are probed. Their ids are never read, and take no memory."""
     offsets = torch.arange(0, n, _RUN, device=packed.device)
-    lists = Ragged(
-        packed, packed.new_empty(n, dtype=torch.int64), offsets, (n - offsets).clamp(max=_RUN), {"widest": min(n, _RUN)}
-    )
+    sizes = (n - offsets).clamp(max=_RUN)
+    lists = Ragged(packed, offsets[:1].expand(n), offsets, sizes, {"widest": min(n, _RUN)})
     return lists, torch.arange(offsets.shape[0], device=packed.device).expand(nq, -1).contiguous()
 
 
