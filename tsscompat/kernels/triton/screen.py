@@ -231,7 +231,7 @@ def bounds(asked: Asked, rows: Table) -> tuple[Tensor, tuple[Tensor, int] | None
     Of long tables also the least in each span of groups, and how many these are; the last of them may be of no rows.
     """
     nq, nb, width = asked.rounded.shape[0], rows.rounded.shape[0], rows.rounded.shape[1]
-    # For wide rows tiles of 128 x 256: they load half as much from the L2 cache for a product as squares of 128. Rows of up to 128
+    # For wide rows tiles of 128 x 256: squares of 128 would load a third more from the L2 cache for a product. Rows of up to 128
     # dimensions are read once for 128 queries that stay in shared memory, and of these programs two go on a multiprocessor.
     bq = power_of_two(nq, 16, 128)
     bn = 256 if bq == 128 and width > 128 else 128
