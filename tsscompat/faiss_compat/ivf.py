@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from tsscompat.algorithms import ragged
-from tsscompat.algorithms.blocks import in_blocks
 from tsscompat.algorithms.ivf import Decoded, Flat, ListCodec, Options, Product, Scalar, combined, limits_of, rows_allowed
 from tsscompat.algorithms.levels import Panorama
 from tsscompat.algorithms.random import rand_perm
@@ -27,23 +26,22 @@ from tsscompat.faiss_compat.direct_map import DirectMap
 from tsscompat.faiss_compat.enums import METRIC_INNER_PRODUCT, METRIC_L2
 from tsscompat.faiss_compat.flat import IndexFlat, IndexFlatIP, IndexFlatL2
 from tsscompat.faiss_compat.invlists import ArrayInvertedLists, InvertedLists
+from tsscompat.faiss_compat.ivf_changes import FEW, IVFChanges
 from tsscompat.faiss_compat.ivf_coarse import IndexIVFInterface
 from tsscompat.faiss_compat.ivf_methods import IVFMethods
 from tsscompat.faiss_compat.ivf_streamed import range_streamed, search_streamed
 from tsscompat.faiss_compat.params import SearchParameters, SearchParametersIVF
 from tsscompat.faiss_compat.profile_settings import SearchParams
 from tsscompat.faiss_compat.profiles import Profiled, ProfileMethods
-from tsscompat.faiss_compat.selectors import IDSelector, IDSelectorArray, IDSelectorRange
+from tsscompat.faiss_compat.selectors import IDSelectorRange
 from tsscompat.faiss_compat.stats import cvar
 from tsscompat.kernels.bits import tail
-from tsscompat.kernels.entries import Coder, recall
+from tsscompat.kernels.entries import recall
 from tsscompat.kernels.ivf import nearest_lists, residuals
 from tsscompat.kernels.ivf_few import Few
 from tsscompat.kernels.ivf_lists import Ragged
 from tsscompat.kernels.metrics import is_similarity
 
-# So many queries find their lists without the coarse quantizer's own search, whose preparations would cost more than the search.
-_FEW = 32
 # How codes are scored whose few queries may be arrays.
 _OF_ARRAYS = (Product, Flat, Scalar, Panorama)
 # Coarse quantizers that are a table of centroids.
@@ -55,7 +53,7 @@ def unchanged(kept: Any, held: tuple[Any, ...], values: tuple[Any, ...]) -> bool
     return kept is not None and kept[1] == values and all(a is b for a, b in zip(kept[0], held))
 
 
-class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
+class IndexIVF(IVFChanges, IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     """Vectors in lists by their nearest centroid; a search visits the lists of the centroids nearest to the query."""
 
     PARALLEL_MODE_NO_HEAP_INIT = 1024
@@ -193,7 +191,7 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
 
     def _nearest_lists(self, x: Tensor, params: SearchParametersIVF | None) -> tuple[Tensor, Tensor]:
         """Distances and numbers of the lists to probe."""
-        if x.shape[0] <= _FEW and (params is None or params.quantizer_params is None):
+        if x.shape[0] <= FEW and (params is None or params.quantizer_params is None):
             centers = self._plain_centers()
             if centers is not None:
                 return nearest_lists(x, centers, self._probes(params), self.quantizer.metric_type)
@@ -231,70 +229,10 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
             self._train_encoder(x, None)
         self.is_trained = True
 
-    def _add(self, x: Tensor, ids: Tensor | None) -> None:
-        self._lists()
-        self._check_centers()
-        self._add_core(x, ids, self._own_lists(x))
-
-    def _own_lists(self, x: Tensor) -> Tensor:
-        """The list that each vector belongs to."""
-        centers = self._plain_centers() if x.shape[0] <= _FEW else None
-        if centers is None:
-            return self._coarse()._assign(x, 1).reshape(-1)
-        return nearest_lists(x, centers, 1, self.quantizer.metric_type)[1].view(-1)
-
-    def _add_with_ids(self, x: Tensor, ids: Tensor) -> None:
-        self._add(x, ids)
-
-    def _row_coder(self) -> Coder | None:
-        """How single vectors, or their residuals, become codes and back, where compiled code knows that."""
-        return None
-
-    def _add_arrays(self, x: Array, ids: Array | None) -> bool:
-        lists, direct, n = self.invlists, self.direct_map, x.shape[0]
-        centers, coder = self._plain_centers(), self._row_coder()
-        if coder is None or centers is None or not isinstance(lists, ArrayInvertedLists) or centers.shape[0] > self.nlist:
-            return False
-        if ids is None:
-            names = np.arange(self.ntotal, self.ntotal + n)
-        else:
-            direct.check_can_add(ids)
-            names = ids
-        places = np.empty(n, np.int64)
-        done = lists._enter(x, names, coder, centers, self.quantizer.metric_type, self.by_residual, places)
-        if direct.type != direct.NoMap:
-            direct._noted(names[:done], places[:done])
-        self.__dict__["ntotal"] += done
-        if done < n:  # the arena is laid out anew for the others
-            self._add(torch.from_numpy(x[done:]), torch.from_numpy(names[done:]) if ids is not None else None)
-        return True
-
-    def _add_core(self, x: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
-        """Add vectors to given lists; those of list -1 are counted but kept nowhere."""
-        check(self.is_trained, "{} must be trained before vectors are added", type(self).__name__)
-        self.direct_map.check_can_add(ids)
-        self._add_codes(in_blocks(self._encode_vectors, x, list_nos, width=self.d), ids, list_nos)
-
-    def _add_codes(self, codes: Tensor, ids: Tensor | None, list_nos: Tensor) -> None:
-        n = codes.shape[0]
-        if ids is not None:
-            names = ids
-        elif n == 1:  # which a range takes three times as long to make
-            names = torch.tensor([self.ntotal], device=codes.device)
-        else:
-            names = torch.arange(self.ntotal, self.ntotal + n, device=codes.device)
-        places = self._lists()._append(list_nos, codes, names)
-        self.direct_map._added(names, list_nos, places)
-        self.ntotal += n
-
-    def _add_sa_codes(self, codes: Tensor, ids: Tensor | None) -> None:
-        self.direct_map.check_can_add(ids)
-        self._add_codes(tail(codes, self.coarse_code_size()), ids, self._listnos(codes))
-
     # -- searching --------------------------------------------------------------------------------------------------------------------
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
-        if params is None and x.shape[0] <= _FEW and self._quick:
+        if params is None and x.shape[0] <= FEW and self._quick:
             found = self._search_quickly(x, k)
             if found is not None:
                 return found
@@ -311,7 +249,7 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     def _search_arrays(self, x: Array, k: int) -> tuple[Array, Array] | None:
         # To tensors and back is 6 calls into torch, whose code is not in the caches after a scan: 20 of 155 us. Recordings take tensors.
         kind = self.device.type
-        if x.shape[0] > _FEW or not self._quick or not self._arrays or kind != "cpu" or kind in RECORDERS:
+        if x.shape[0] > FEW or not self._quick or not self._arrays or kind != "cpu" or kind in RECORDERS:
             return None
         return arrays_of(self._search_quickly(x, k))
 
@@ -542,26 +480,7 @@ class IndexIVF(IVFMethods, ProfileMethods, Index, IndexIVFInterface):
     def _sa_decode(self, codes: Tensor) -> Tensor:
         return self._decode_vectors(tail(codes, self.coarse_code_size()), self._listnos(codes))
 
-    # -- changing what is held --------------------------------------------------------------------------------------------------------
-
-    def _reset(self) -> None:
-        self.direct_map.clear()
-        self._lists().reset()
-        self.ntotal = 0
-
-    def _remove(self, sel: IDSelector) -> int:
-        n: int = self.direct_map.remove_ids(sel, self._lists())
-        self.ntotal -= n
-        return n
-
-    def _update_vectors(self, keys: Tensor, x: Tensor) -> None:
-        if self.direct_map.type == DirectMap.Hashtable:
-            check(self._remove(IDSelectorArray(keys)) == keys.shape[0], "did not find all entries to remove")
-            self._add(x, keys)
-            return
-        check(self.direct_map.type == DirectMap.Array, "vectors can be updated with a direct map only")
-        list_nos = self._coarse()._assign(x, 1).reshape(-1)
-        self.direct_map.update_codes(self._lists(), keys.shape[0], keys, list_nos, self._encode_vectors(x, list_nos))
+    # -- merging what is held --------------------------------------------------------------------------------------------------------
 
     def _check_compatible_for_merge(self, other: Index) -> None:
         if not isinstance(other, IndexIVF) or type(other) is not type(self):
