@@ -84,6 +84,7 @@ print(json.dumps([quiet, noted.names]))
 # Two lists, probed by one query or by enough of them to decode each once for all.
 SEARCHES = [("Flat", 2), ("Flat", 9)]
 SEARCHES += [(f"IVF2,{codec}", nq) for codec in ("Flat", "PQ2x4", "PQ2x4fs", "SQ8", "SQfp16") for nq in (1, 3)]
+SEARCHES += [("IVF2,EDEN4", 1), ("IVF2,RaBitQ", 1)]
 
 
 @pytest.fixture(scope="module")
