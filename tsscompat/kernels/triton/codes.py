@@ -86,8 +86,9 @@ def sum_of_tables(
             inside = there[:, None] & (byte < size)[None, :]
             both = tl.load(data + rows[:, None] * size + byte[None, :], mask=inside, other=0).to(tl.int32)
             at = tables + (which * d + 2 * byte)[None, :] * KSUB
-            value += tl.sum(tl.load(at + (both & 15), mask=inside, other=0.0), 1)
-            value += tl.sum(tl.load(at + KSUB + (both >> 4), mask=inside & (2 * byte + 1 < d)[None, :], other=0.0), 1)
+            low = tl.load(at + (both & 15), mask=inside, other=0.0)
+            high = tl.load(at + KSUB + (both >> 4), mask=inside & (2 * byte + 1 < d)[None, :], other=0.0)
+            value += tl.sum(low + high, 1)  # one sum: Triton 3.6 to 3.9 cannot compile two into the same
         return value
     for start in range(0, d, BD):
         part = start + tl.arange(0, BD)
