@@ -48,6 +48,10 @@ screen.nearest_rows(some(1_000_000, 128), some(1024, 128), 1)
 rows = codes.Codes(codes.VECTORS, some(1_200_000, 128), 128, 1, False, some(10_000, 128))
 parts = codes.Codes(codes.PARTS, some(1_200_000, 16, dtype=torch.uint8), 128, 0, False, some(10_000, 128), lo=some(16, 256, 8),
                     dsub=8, ksub=256, shift=some(128), base=some(10_000, 32), terms=some(1_200_000), scale=-2.0)
+sums = [codes.Codes(codes.SUMS, some(1_200_000, 16, dtype=torch.uint8), 128 // bits, 0, False, bits=bits, ksub=1 << bits,
+                    base=some(1, 32), terms=some(1_200_000), tables=some(1, 128 // bits, 1 << bits)) for bits in (4, 8)]
+for one in sums:
+    list_scan.Scan(one, lists_of(1_200_000, 16), keys_of(1, 32), None, None, False).least(False)
 for one in (rows, parts):
     list_scan.Scan(one, lists_of(1_200_000, 16), keys_of(10_000, 32), None, None, False).least(True)
 linked = Graph(some(1, dtype=torch.int32), some(2, dtype=torch.int64), some(64_000_000, dtype=torch.int32),
@@ -107,10 +111,12 @@ def test_registers_and_shared_memory_suffice(built):
     assert 4 * 32 * walk["warps"] * walk["registers"] <= 1 << 16
 
 
-def test_vectors_are_loaded_sixteen_bytes_at_a_time(built):
+def test_loads_are_wide(built):
+    """Vectors sixteen bytes at a time, codes no byte by itself."""
     assert any(
         load.startswith("ld.global.v4.b32") for needs in of(built, "_least") + of(built, "_walk") for load in needs["loads"]
     )
+    assert not any("ld.global.b8" in needs["loads"] for needs in of(built, "least_few"))
     for name in ("_bounds", "_nearest", "least_shared"):
         assert all("cp.async.cg.shared.global" in needs["loads"] for needs in of(built, name)), name
 
