@@ -303,3 +303,19 @@ def test_removing_leaves_an_array_of_the_callers_alone():
     assert mine.remove_ids(np.array([3])) == 1
     assert torch.equal(memory, before)
     np.testing.assert_array_equal(mine.reconstruct(3), x[4])
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if "x4" not in key and "fp16" not in key])
+def test_single_vectors_go_the_short_way(key, monkeypatch):
+    mine, mapped = pair(key)[1], key.startswith("IDMap")
+    add_parts(mine, [numbers(40)], np.arange(40) if mapped else None)  # lists make room
+
+    def refuse(*_):
+        raise AssertionError("the long way")
+
+    inner = mine
+    while inner is not None:
+        monkeypatch.setattr(type(inner), "_add", refuse)
+        inner = inner.__dict__.get("index")
+    add_parts(mine, [numbers(1)], np.array([50]) if mapped else None)
+    assert mine.ntotal == 41

@@ -94,6 +94,8 @@ class IndexIVF(IVFChanges, IVFMethods, ProfileMethods, Index, IndexIVFInterface)
         # Centroids are spherical by default where the metric is the inner product.
         self.cp.spherical = metric == METRIC_INNER_PRODUCT
 
+    _add_arrays = IVFChanges._add_arrays
+
     # -- what a kind of code says ---------------------------------------------------------------------------------------------------
 
     def _train_encoder(self, x: Tensor, assign: Tensor | None) -> None:
