@@ -27,7 +27,6 @@ for module in pkgutil.iter_modules(kernels.__path__):
 CHOICES = {"coded.worth_decoding", "ivf_codebook.scanned_in_place"}
 # Kernels without a twin for the CPU yet: their definitions run there too.
 DEFINED_ONLY = {
-    "flat.within",
     "ivf.scan_polysemous",
     "ivf_codebook.scan_codebook",
     "ivf_codebook.within_codebook",
