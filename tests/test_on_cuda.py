@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from golden_files import HERE, K, codes, queries, read, vectors, widened
+from golden_files import HERE, D, K, codes, queries, read, vectors, widened
 from pretended_cuda import Missing, Mixed, OnCuda, PretendedCuda, Raced, cuda_functions
 
 import tsscompat as faiss
@@ -22,8 +22,8 @@ from tsscompat.errors import FaissError
 from tsscompat.kernels import accelerate
 
 NAMES = sorted(path.stem for path in HERE.glob("*.faiss") if not path.stem.startswith("old,"))
-# A walk is thousands of operations: of graphs that differ in their storage only what storages do differently is asked.
-GRAPHS = ("HNSW", "NSG", "NNDescent")
+# A walk is thousands of operations: less is asked of graphs.
+GRAPHS = ("HNSW", "NSG", "NNDescent", "FromFloat")
 Step = tuple[str, Callable[[Any], Any]]
 
 
@@ -170,14 +170,16 @@ def test_an_index_on_a_gpu_is_that_on_the_cpu(name, tmp_path):
     graph = any(kind in name for kind in GRAPHS)
     for step, call in [*searches(x, radius)][: 5 if graph else None]:
         asked(step, call, host, placed)
-    for step, call in copies(tmp_path):
+    for step, call in [*copies(tmp_path)][3 if graph else 0 :]:
         asked(step, lambda index: call(index).search(x[:1], 3), host, placed)
     if isinstance(found, type):
         return
     more = make(5, 17)
     for step, call in vectors_of(more):
         asked(step, call, host, placed)
-    for step, call in changes(x, more):
+    for step, call in [*changes(x, more)][: 1 if graph else None]:
+        if step.startswith("add codes") and hasattr(host, "refine_codes"):
+            continue  # codes of two stages do not come in one: FAISS reads behind its array then
         if not isinstance(asked(step, call, host, placed), type):
             assert host.ntotal == placed.ntotal and placed.device.type == "cuda"
             asked(f"search after {step}", lambda index: index.search(x[:2], 3), host, placed)
@@ -215,3 +217,104 @@ def test_what_is_pretended():
         ours[torch.tensor([0, 0], device="cuda")] = torch.arange(2.0, device="cuda")
     with pytest.raises(Raced):
         ours.scatter_(0, torch.tensor([2, 2], device="cuda"), torch.arange(2.0, device="cuda"))
+
+
+@pytest.fixture
+def everything_there():
+    """New indexes are made on the GPU."""
+    faiss.set_default_device("cuda")
+    yield
+    faiss.set_default_device("cpu")
+
+
+def of_product_codes(**settings: Any) -> Any:
+    index = faiss.IndexPQ(D, 2, 4)
+    for name, value in settings.items():
+        setattr(index if hasattr(index, name) else index.pq, name, value)
+    return index
+
+
+def several(kind: type, part: Callable[[], Any]) -> Any:
+    made = kind(D, False)
+    for _ in range(2):
+        made.add_shard(part()) if hasattr(made, "add_shard") else made.addIndex(part())
+    return made
+
+
+def in_metric(metric: int) -> Any:
+    quantizer = faiss.IndexFlat(D, metric)
+    quantizer.metric_arg = 1.5
+    index = faiss.IndexIVFFlat(quantizer, D, 3, metric)
+    index.metric_arg, index.nprobe = 1.5, 3
+    return index
+
+
+def quick(key: str) -> Any:
+    """An index of a factory string that does not train longer than a test must."""
+    index = faiss.index_factory(D, key)
+    for held in (index, getattr(index, "rq", None), getattr(index, "lsq", None), getattr(index, "pq", None)):
+        for name, value in (("max_beam_size", 2), ("train_iters", 1), ("train_ils_iters", 1), ("encode_ils_iters", 1)):
+            if hasattr(held, name):
+                setattr(held, name, value)
+        if hasattr(held, "cp"):
+            held.cp.niter = 2
+    return index
+
+
+PQ = faiss.ProductQuantizer
+KEYS = (
+    *("PQ2x4np", "SQ4", "SQ6", "SQbf16", "SQ0", "SQtq2", "SQtqmse4", "LSHt", "LSHrt", "RaBitQ4", "RaBitQfs2", "EDEN2", "PQ4x4fs"),
+    *("RQ2x3", "LSQ2x3", "PRQ2x1x3", "RQ2x3_Nqint4", "IVF3,Flat", "IVF3,PQ2x4np", "IVF3,SQ8", "IVF3,PQ4x4fsr", "IVF3,RaBitQ2"),
+    *("PCA4,Flat", "PCAW4,Flat", "ITQ4,LSH", "HR,SQ4", "L2norm,Flat", "RR6,Flat", "Pad12,Flat", "IVF3,SQ4,RFlat", "MinMax,SQ8"),
+    *(
+        "IMI2x2,Flat",
+        "IVF3_HNSW4,Flat",
+        "IVF3(SQ8),Flat",
+        "IVF3,FlatPanorama2_64",
+        "IVF3,EDEN4",
+        "IVF3,ITQ4,SH",
+        "ZnLattice2x4_4",
+    ),
+)
+MADE: dict[str, Callable[[], Any]] = {
+    **{key: lambda key=key: quick(key) for key in KEYS},
+    "OPQ": lambda: faiss.IndexPreTransform(quick_rotation(), faiss.IndexPQ(4, 2, 3)),
+    "PQ, shared": lambda: of_product_codes(train_type=PQ.Train_shared),
+    "PQ, hot start": lambda: of_product_codes(train_type=PQ.Train_hot_start),
+    "PQ, hypercube": lambda: of_product_codes(train_type=PQ.Train_hypercube),
+    "PQ, hypercube of PCA": lambda: of_product_codes(train_type=PQ.Train_hypercube_pca),
+    "PQ, polysemous": lambda: of_product_codes(do_polysemous_training=True, search_type=faiss.IndexPQ.ST_polysemous),
+    "PQ, symmetric": lambda: of_product_codes(search_type=faiss.IndexPQ.ST_SDC),
+    "PQ, Hamming": lambda: of_product_codes(search_type=faiss.IndexPQ.ST_HE),
+    "Shards": lambda: several(faiss.IndexShards, lambda: faiss.IndexFlatL2(D)),
+    "Replicas": lambda: several(faiss.IndexReplicas, lambda: faiss.IndexFlatL2(D)),
+    "2Layer": lambda: faiss.Index2Layer(faiss.IndexFlatL2(D), 3, 2, 4),
+    "HNSW2Level": lambda: faiss.IndexHNSW2Level(faiss.IndexFlatL2(D), 3, 2, 4),
+    "MultiIndex2": lambda: faiss.MultiIndexQuantizer2(D, 3, faiss.IndexFlatL2(D // 2), faiss.IndexFlatL2(D // 2)),
+    "Lattice": lambda: faiss.IndexLattice(D, 2, 4, 4),
+    "Random": lambda: faiss.IndexRandom(D),
+    **{f"metric {m}": lambda m=m: in_metric(m) for m in (2, 3, 4, 20, 21, 22, 23, 24)},
+}
+
+
+def quick_rotation() -> Any:
+    rotation = faiss.OPQMatrix(D, 2, 4)
+    rotation.niter, rotation.niter_pq, rotation.niter_pq_0, rotation.pq = 2, 1, 2, PQ(4, 2, 3)
+    return rotation
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_an_index_is_trained_on_a_gpu(kind, everything_there):
+    x = np.abs(vectors(60, 1))
+    got = []
+    for device in ("cpu", "cuda"):
+        faiss.set_default_device(device)
+        index = MADE[kind]()
+        assert index.device.type == device
+        given = there(index, np.ascontiguousarray(x[:, : index.d]))
+        index.train(given)
+        got += [answered(lambda index: index.add(given[:20]), index), answered(lambda index: index.sa_encode(given[:4]), index)]
+        got.append(answered(lambda index: index.search(given[20:24], 3)[0], index))
+        assert index.device.type == device
+    for expected, found in zip(got[:3], got[3:]):
+        assert_alike(expected, found, kind)

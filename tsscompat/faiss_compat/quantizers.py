@@ -144,9 +144,10 @@ class ProductQuantizer(Quantizer):
         if kind == self.Train_hypercube_pca:
             from tsscompat.faiss_compat.learned_transforms import PCAMatrix
 
-            pca = PCAMatrix(self.dsub, self.nbits)
+            pca = PCAMatrix(self.dsub, self.nbits).to(part.device)
             pca._train(part)
-            bits = (torch.arange(self.ksub)[:, None] >> torch.arange(self.nbits)) & 1
+            places = torch.arange(self.ksub, device=part.device)
+            bits = (places[:, None] >> places[: self.nbits]) & 1
             axes = (
                 pca.PCAMat.tensor.view(-1, self.dsub)[: self.nbits]
                 * pca.eigenvalues.tensor[: self.nbits, None].clamp(min=0).sqrt()
