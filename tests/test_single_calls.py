@@ -11,7 +11,7 @@ import torch
 
 import tsscompat.faiss_compat as ours
 from tsscompat.kernels import entries
-from tsscompat.kernels.accelerate import REGISTRY
+from tsscompat.kernels.accelerate import REGISTRY, find_twin
 
 D = 16
 KEYS = [
@@ -307,6 +307,8 @@ def test_removing_leaves_an_array_of_the_callers_alone():
 
 @pytest.mark.parametrize("key", [key for key in KEYS if "x4" not in key and "fp16" not in key])
 def test_single_vectors_go_the_short_way(key, monkeypatch):
+    if "IVF" in key and find_twin("tsscompat.kernels.entries", "enter", "cpu") is None:
+        pytest.skip("only the twin finds room for a list that is full")
     mine, mapped = pair(key)[1], key.startswith("IDMap")
     add_parts(mine, [numbers(40)], np.arange(40) if mapped else None)  # lists make room
 
