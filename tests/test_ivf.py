@@ -434,3 +434,16 @@ def test_a_hash_table_takes_ids_as_arrays_only():
             with pytest.raises(RuntimeError, match="IDSelectorArray"):
                 index.remove_ids(selector)
         assert index.remove_ids(faiss.IDSelectorArray([0])) == index.remove_ids(np.array([1])) == 1
+
+
+def test_second_codes_that_were_never_added():
+    """FAISS reads behind them."""
+    x = np.random.RandomState(7).randn(600, 8).astype(np.float32)
+    index = tsscompat.IndexIVFPQR(tsscompat.IndexFlatL2(8), 8, 4, 2, 4, 2, 4)
+    index.train(x)
+    index.add(x[:50])
+    index.add_sa_codes(index.sa_encode(x[50:55]))
+    index.nprobe = 4
+    with pytest.raises(RuntimeError, match="codes alone"):
+        index.search(x[50:55], 55)
+    assert index.ntotal == 55

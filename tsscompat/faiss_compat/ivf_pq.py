@@ -323,9 +323,10 @@ class IndexIVFPQR(IndexIVFPQ):
 
     def _second(self, ids: Tensor) -> Tensor:
         """What the second codes of ids stand for."""
-        check(bool(((ids >= 0) & (ids < self.ntotal)).all()), "IndexIVFPQR needs ids from 0 to ntotal - 1")
-        codes = self.refine_codes.tensor.view(-1, self.refine_pq.code_size)[ids]
-        return product.decode(codes, self._refine_centroids(), self.refine_pq.nbits)
+        codes = self.refine_codes.tensor.view(-1, self.refine_pq.code_size)
+        within = bool(((ids >= 0) & (ids < codes.shape[0])).all())
+        check(within, "IndexIVFPQR needs ids from 0 to ntotal - 1 that were added as vectors: codes alone bring no second codes")
+        return product.decode(codes[ids], self._refine_centroids(), self.refine_pq.nbits)
 
     def _search_preassigned(
         self, x: Tensor, k: int, keys: Tensor, coarse: Tensor, params: SearchParametersIVF | None, pairs: bool
