@@ -226,15 +226,14 @@ def test_one_query_gathers_no_more_than_a_step(key, monkeypatch):
         assert torch.equal(labels, whole[1]) and torch.equal(distances, whole[0])
 
 
-@pytest.mark.parametrize("descending", [False, True])
-def test_equal_numbers_stay_in_order_when_traced(descending):
+def test_equal_numbers_stay_in_order_when_traced():
     """Programs order ties as they come, also where torch's sort does not."""
     torch._dynamo.reset()
-    traced = torch.compile(lambda x: order_of(x, descending), fullgraph=True, dynamic=True, backend="eager")
+    traced = torch.compile(order_of, fullgraph=True, dynamic=True, backend="eager")
     for columns in (2, 18, 40, 300):
         x = torch.randint(4, (30, columns), generator=torch.Generator().manual_seed(columns))
         for values in (x, x.float(), torch.where(x == 3, float("inf"), x.float())):
-            assert torch.equal(traced(values), torch.sort(values, dim=1, descending=descending, stable=True)[1])
+            assert torch.equal(traced(values), torch.sort(values, dim=1, stable=True)[1])
 
 
 @pytest.mark.parametrize("key", ["Flat", "IVF4,Flat"])

@@ -107,7 +107,9 @@ def _products(
         named = inside[:, :, None] & (number[:, :, None] == tl.arange(0, 16)[None, None, :])
         rows = tl.reshape(tl.where(named, once, 0).to(tl.int8), (N, BP * 16))
         known = real[:, None] & (start * 16 + inner < parts * 16)[None, :]
-        total = tl.dot(rows, tl.trans(tl.load(tables[:, None] + (start * 16 + inner)[None, :], mask=known, other=0)), total)
+        entries = tl.load(tables[:, None] + (start * 16 + inner)[None, :], mask=known, other=0)
+        # Triton 3.7 takes the type of the sums from here, 3.9 from the sums.
+        total = tl.dot(rows, tl.trans(entries), total, out_dtype=tl.int32)
     return total
 
 
