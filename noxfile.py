@@ -88,6 +88,13 @@ def serving(session: nox.Session) -> None:
 
 
 @nox.session
+def placing(session: nox.Session) -> None:
+    """Every index type on a GPU that is pretended, told apart from the host: without a card."""
+    install_package(session, "test,oracle")
+    session.run("pytest", "-m", "", "-n", "2", "--dist", "worksteal", "tests/test_on_cuda.py", *session.posargs)
+
+
+@nox.session
 def oracle(session: nox.Session) -> None:
     """The promises that the tests make of tsscompat, made of FAISS itself."""
     install_package(session, "test,oracle")

@@ -24,6 +24,20 @@ from tsscompat.kernels import accelerate
 NAMES = sorted(path.stem for path in HERE.glob("*.faiss") if not path.stem.startswith("old,"))
 # A walk is thousands of operations: less is asked of graphs.
 GRAPHS = ("HNSW", "NSG", "NNDescent", "FromFloat")
+# What each run of the tests goes through; all of it takes ten minutes of `nox -s placing`.
+ALWAYS = (
+    "Flat",
+    "IVF4,Flat",
+    "IVF4,PQ2x4np",
+    "IVF4,SQ8",
+    "SQ8",
+    "PQ2x4np",
+    "IDMap2,Flat",
+    "BFlat",
+    "BIVF4",
+    "PCA4,Flat",
+    "PQ2x4fs",
+)
 Step = tuple[str, Callable[[Any], Any]]
 
 
@@ -158,7 +172,7 @@ def copies(folder: Any) -> Iterator[Step]:
     yield "back", lambda index: back[binary(index)](copy.deepcopy(index))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.placing) for name in NAMES])
 def test_an_index_on_a_gpu_is_that_on_the_cpu(name, tmp_path):
     data = (HERE / f"{name}.faiss").read_bytes()
     host, placed = widened(read(faiss, data)), widened(read(faiss, data)).to(0)
@@ -303,6 +317,7 @@ def quick_rotation() -> Any:
     return rotation
 
 
+@pytest.mark.placing
 @pytest.mark.parametrize("kind", MADE)
 def test_an_index_is_trained_on_a_gpu(kind, everything_there):
     x = np.abs(vectors(60, 1))
