@@ -382,3 +382,21 @@ def test_numbers_beyond_64_bits_and_other_kinds_are_refused_by_type():
         for call in (lambda: index.check_compatible_for_merge(3), lambda: library.IDSelectorRange(0, 3).is_member("1")):
             with pytest.raises(TypeError):
                 call()
+
+
+def test_a_lowered_threshold_asks_for_products():
+    """Far from the origin the product formula loses digits, in FAISS as here; who does not ask for it loses none."""
+    base = np.zeros((100, 4), np.float32)
+    base[:, 0] = np.arange(100) + 12345
+    x, right = base[:25] + 0.3, np.arange(25)
+    for library in (real, tsscompat):
+        index = library.IndexFlatL2(4)
+        index.add(base)
+        assert (index.search(x, 1)[1][:, 0] == right).all()
+        before = library.cvar.distance_compute_blas_threshold
+        library.cvar.distance_compute_blas_threshold = 1
+        try:
+            assert not (index.search(x, 1)[1][:, 0] == right).all()
+        finally:
+            library.cvar.distance_compute_blas_threshold = before
+        assert (index.search(x, 1)[1][:, 0] == right).all()

@@ -20,9 +20,13 @@ from tsscompat.faiss_compat.codes import IndexFlatCodes, allowed_rows
 from tsscompat.faiss_compat.computers import DistanceComputer, FlatCodesDistanceComputer
 from tsscompat.faiss_compat.params import SearchParameters
 from tsscompat.faiss_compat.pointers import behind
+from tsscompat.faiss_compat.stats import cvar
 from tsscompat.faiss_compat.vectors import Float32Vector, Int64Vector
 from tsscompat.kernels import flat
 from tsscompat.kernels.metrics import L2
+
+# Who asks FAISS for products of fewer numbers than it begins with gets them, with the digits that they lose.
+_BLAS_THRESHOLD = cvar.distance_compute_blas_threshold
 
 
 class IndexFlat(IndexFlatCodes):
@@ -69,6 +73,9 @@ class IndexFlat(IndexFlatCodes):
         return self.codes.array[key * size : (key + 1) * size].view(np.float32).copy()
 
     def _search(self, x: Tensor, k: int, params: SearchParameters | None) -> tuple[Tensor, Tensor]:
+        forced = cvar.distance_compute_blas_threshold < _BLAS_THRESHOLD and params is None and self.metric_type == L2
+        if forced and x.numel() >= max(1, cvar.distance_compute_blas_threshold):
+            return flat.knn.definition(x, self._vectors, k, L2)
         if k == 1 and params is None and self.ntotal and x.shape[0] >= flat.BLAS_FROM and not self.metric_arg:
             distances, labels = flat.nearest(x, self._vectors, self.metric_type)
             return distances[:, None], labels[:, None]

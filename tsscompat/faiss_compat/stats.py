@@ -151,8 +151,9 @@ class _GlobalVariables:
             "FastScan_stats": IndexFastScanStats(),
             "indexPanorama_stats": PanoramaStats(),
             "rabitq_stats": RaBitQStats(),
-            # Where FAISS switches from loops to BLAS, the sizes of its blocks, and the k from which it collects by reservoir: without
-            # effect. What is fastest here is chosen from shapes (kernels/numba/screen.py), and the answer is that of the loops either way.
+            # Where FAISS switches from loops to BLAS, the sizes of its blocks, and the k from which it collects by reservoir. What is
+            # fastest here is chosen from shapes (kernels/numba/screen.py), with the answer of the loops; only a lowered threshold has an
+            # effect, on IndexFlat.
             "distance_compute_blas_threshold": 128000,
             "distance_compute_blas_query_bs": 4096,
             "distance_compute_blas_database_bs": 1024,
